@@ -1,0 +1,246 @@
+"""The nouns of replication: ids, roles, points, and what the records keep of each thing. Frozen values.
+
+This module must never do I/O, read a clock or import anything outside the standard library but `blockstore.units`.
+Ids are 16 random bytes and never used twice; they are shown in hex. Times are aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+from blockstore.units import StoreIdentity
+
+SiteId = NewType("SiteId", bytes)
+GroupId = NewType("GroupId", bytes)
+VolumeId = NewType("VolumeId", bytes)
+LayerId = NewType("LayerId", bytes)
+PointId = NewType("PointId", bytes)
+SyncId = NewType("SyncId", bytes)
+SnapshotId = NewType("SnapshotId", bytes)
+GenerationId = NewType("GenerationId", bytes)
+TrackingId = NewType("TrackingId", bytes)
+JobId = NewType("JobId", str)
+
+
+class Role(StrEnum):
+    """Of a group at a site. Only `protected` accepts writes."""
+
+    PROTECTED = "protected"
+    DEMOTED = "demoted"
+    RECOVERY = "recovery"
+
+
+class VolumeState(StrEnum):
+    ACTIVE = "active"
+    FAILED = "failed"
+    DEAD = "dead"
+
+
+class LayerKind(StrEnum):
+    PACK = "pack"
+    OVERLAY = "overlay"
+
+
+class LayerState(StrEnum):
+    """`open`: being received. `live`: an overlay that takes writes. `folding`, `folded`: on its way into the base."""
+
+    OPEN = "open"
+    LIVE = "live"
+    SEALED = "sealed"
+    FOLDING = "folding"
+    FOLDED = "folded"
+    SET_ASIDE = "set_aside"
+    DEAD = "dead"
+
+
+class SyncState(StrEnum):
+    """Of a sync at the protected site. `sealing`: SEAL may have been sent, the outcome is the peer's to say."""
+
+    SEEDING = "seeding"
+    RUNNING = "running"
+    SEALING = "sealing"
+
+
+class SnapshotState(StrEnum):
+    CREATING = "creating"
+    READY = "ready"
+    DELETING = "deleting"
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    id: SiteId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A paired site. `id` is None until the first contact; `fingerprint` is "SHA256:" and 64 hex digits."""
+
+    name: str
+    address: str
+    fingerprint: str
+    plain: bool
+    id: SiteId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A store under replication at this site.
+
+    `prepared`: made with --recovery, waiting for a group of the peer. `tracking` names the intent log and
+    bitmaps in force, `nonce` the live maps in force. `hash_seed` is the secret seed of its block hashes.
+    `identity` is None while the volume is open, and after a crash.
+    """
+
+    id: VolumeId
+    name: str
+    store: str
+    size_bytes: int
+    prepared: bool
+    state: VolumeState
+    reason: str
+    group: GroupId | None
+    position: int
+    tracking: TrackingId | None
+    nonce: bytes
+    writes: int
+    hash_seed: int
+    wwn: str
+    identity: StoreIdentity | None
+    top: LayerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of a volume. `position` orders the chain, oldest first; `point` is the point that it ends in."""
+
+    id: LayerId
+    volume: VolumeId
+    kind: LayerKind
+    state: LayerState
+    sync: SyncId | None
+    builds_on: PointId | None
+    point: PointId | None
+    position: int
+    image_bytes: int
+    length_bytes: int
+    directory_offset: int
+    directory_check: int
+    blocks: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A sealed recovery point. `bytes` is what its layers added. `pins` counts what holds it."""
+
+    id: PointId
+    group: GroupId
+    sequence: int
+    captured_at: datetime
+    sealed_at: datetime
+    generation: GenerationId | None
+    digest: bytes
+    bytes: int
+    pins: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A capture that may or may not have been sealed at the peer (lineage: pending)."""
+
+    sync: SyncId
+    point: PointId
+    sequence: int
+    captured_at: datetime
+    state: SyncState
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A sync that is being received (lineage: incoming)."""
+
+    sync: SyncId
+    point: PointId
+    sequence: int
+    builds_on: PointId | None
+    captured_at: datetime
+    plan_digest: bytes
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One life of a writable side. `common` is the point that it grew from; `writes` its write counter."""
+
+    id: GenerationId
+    parent: GenerationId | None
+    site: SiteId
+    common: PointId | None
+    began_at: datetime
+    writes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A consistency group at this site. `version` changes with every transition: role changes compare and set it."""
+
+    id: GroupId
+    name: str
+    version: int
+    role: Role
+    term: int
+    peer: str
+    rpo_s: int | None
+    keep: int
+    announced: bool
+    common: Point | None
+    equal_at: datetime | None
+    generation_due: bool
+    generation: GenerationId | None
+    pending: Pending | None
+    incoming: Incoming | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A writable throw-away copy of a point; one live overlay a volume, in the group's order of volumes."""
+
+    id: SnapshotId
+    group: GroupId
+    name: str
+    point: PointId
+    state: SnapshotState
+    layers: tuple[LayerId, ...]
+    wwns: tuple[str, ...]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something an operator may want to know. `level` is info, warning or error; `code` is stable."""
+
+    sequence: int
+    at: datetime
+    level: str
+    code: str
+    group: str | None
+    message: str
+    details: str
+
+
+def new_wwn(random_bytes: bytes) -> str:
+    """A WWN of 32 hex digits that starts with 6001405, from 13 random bytes."""
+    return "6001405" + random_bytes.hex()[:25]
