@@ -40,6 +40,11 @@ class LeewardError(Exception):
         """One line for a person, made of the meaning and the facts."""
         return self.meaning.format(**self.details())
 
+    @property
+    def advice(self) -> str:
+        """One line that says what to do: the remedy with the facts filled in."""
+        return self.remedy.format(**self.details())
+
     def details(self) -> dict[str, Any]:
         """The facts of this occurrence by field name; every value is JSON-ready (str, int, float, bool, None)."""
         names: list[str] = [field.name for field in fields(self)] if is_dataclass(self) else []
