@@ -1,0 +1,81 @@
+# Every command of the project. Each one makes what it needs first: system tools, then .venv from the lock.
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+TESTS := scripts/tests.sh
+PRODUCT := blockstore engine sra_frontend
+SEED ?= 1
+STATES ?= 20000
+export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types imports unit tidy interop system sim fuzz crash crash-sampled bench docs format \
+	tools venv lock clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+demo: tools venv ## two daemons, a real image, an increment, two kills, a promotion
+	$(BIN)/leeward demo
+
+test: tools lint types imports unit tidy interop system sim fuzz crash-sampled ## everything CI runs, under 15 minutes on 2 cores
+	@echo "make test: all passed"
+
+lint: venv ## ruff (rules and format), codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+types: venv ## mypy --strict
+	$(BIN)/mypy --strict
+
+imports: venv ## the import contract: who may import whom (docs/architecture.md)
+	@$(BIN)/lint-imports --no-logo
+
+unit: tools venv ## pure parts, formats and stores, on both cores
+	$(TESTS) tests/unit tests/golden tests/suites -- -n 2
+
+tidy: tools venv ## the rules of the house
+	$(TESTS) tests/tidy
+
+interop: tools venv ## real NBD clients against our server
+	$(TESTS) tests/interop
+
+system: tools venv ## real daemons, real kills
+	$(TESTS) tests/system -- --seed $(SEED)
+
+sim: tools venv ## two sites on a virtual clock
+	$(TESTS) tests/sim -- --seed $(SEED)
+
+fuzz: tools venv ## rubbish at every door
+	$(TESTS) tests/fuzz -- --seed $(SEED)
+
+crash: tools venv ## every legal disk state after a kill or a power cut: STATES=20000 of them, SEED=1
+	$(TESTS) tests/crash -- --crash-states $(STATES) --seed $(SEED)
+
+crash-sampled: tools venv ## 2,000 of those states, as in make test
+	$(TESTS) tests/crash -- --crash-states 2000 --seed $(SEED)
+
+bench: tools venv ## speed as ratios against nbdcopy, qemu-img, rsync, nbdkit, qemu-nbd; results in build/bench
+	$(PYTEST) benchmarks --benchmark-only
+
+docs: venv ## build the documentation into build/docs, with warnings as errors
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/docs
+	@echo "build/docs/index.html"
+
+format: venv ## let ruff put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+venv: ## .venv from requirements.lock, hashes checked
+	@scripts/venv.sh
+
+tools: ## the system tools that tests need, through apt when root
+	@scripts/system-tools.sh
+
+lock: ## write requirements.lock and constraints.txt anew; UPGRADE=--upgrade for newest versions
+	scripts/lock.sh $(UPGRADE)
+
+clean: ## remove everything that was made
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	find $(PRODUCT) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
