@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from blockstore.errors import LeewardError
+
 # --- requests -----------------------------------------------------------------------------------------------
 
 
@@ -286,7 +288,10 @@ class ErrorDoc:
 
 @dataclass(frozen=True, slots=True)
 class JobDoc:
-    """One asked request. `state`: queued, running, done, failed. `outcome` is the request's document when done."""
+    """One asked request. `state`: queued, running, done, failed. `outcome` is the request's document when done.
+
+    `revision` changes whenever the job does; who waits for news names the one that it has seen.
+    """
 
     id: str
     kind: str
@@ -298,3 +303,42 @@ class JobDoc:
     progress: ProgressDoc | None = None
     outcome: dict[str, Any] | None = None
     error: ErrorDoc | None = None
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InitDoc:
+    """A site that was made: its identity, and where its daemon will listen (HOST:PORT)."""
+
+    name: str
+    site_id: str
+    fingerprint: str
+    data: str
+    listen: str
+    nbd: str
+    api: str
+
+
+OUTCOMES: dict[str, type[Any]] = {
+    PeerAdd.kind: PeerDoc,
+    PeerRemove.kind: RemovedDoc,
+    VolumeAdd.kind: VolumeDoc,
+    VolumeRemove.kind: RemovedDoc,
+    VolumeReopen.kind: VolumeDoc,
+    GroupCreate.kind: GroupDoc,
+    GroupRemove.kind: RemovedDoc,
+    Sync.kind: SyncDoc,
+    SnapshotCreate.kind: SnapshotDoc,
+    SnapshotDelete.kind: RemovedDoc,
+    Promote.kind: GroupDoc,
+}
+"""The document that a finished job of each kind carries in `outcome`."""
+
+
+def error_doc(error: BaseException) -> ErrorDoc:
+    """What clients are told of a failure. One that is no LeewardError is `internal`, with its own words as a detail."""
+    if not isinstance(error, LeewardError):
+        reason = f"{type(error).__name__}: {error}"
+        return ErrorDoc(LeewardError.code, LeewardError.meaning, LeewardError.remedy, {"reason": reason})
+    facts = error.details()
+    return ErrorDoc(error.code, error.message, error.remedy.format(**facts), facts, error.exit_status)
