@@ -85,3 +85,72 @@ class PortTaken(LeewardError):
     code: ClassVar[str] = "port_taken"
     meaning: ClassVar[str] = "The {what} cannot listen on {address}: another program does."
     remedy: ClassVar[str] = "Stop that program, or change the address in leeward.toml."
+
+
+@dataclass(eq=False)
+class PeerRefused(LeewardError):
+    """The peer said no. `cause` is the peer's catalogue code."""
+
+    peer: str
+    reason: str
+    cause: str
+    cure: str
+    code: ClassVar[str] = "peer_refused"
+    meaning: ClassVar[str] = "Peer {peer} refused: {reason}"
+    remedy: ClassVar[str] = "{cure}"
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class DaemonForeign(LeewardError):
+    """What answers on the socket is not the API of this version."""
+
+    data: str
+    reason: str
+    code: ClassVar[str] = "daemon_foreign"
+    meaning: ClassVar[str] = "The daemon of {data} gave an answer that this program cannot read ({reason})."
+    remedy: ClassVar[str] = "Use the same version of Leeward for the daemon and the command (`leeward version`)."
+
+
+@dataclass(eq=False)
+class DaemonLost(LeewardError):
+    """The daemon went away while a client waited for a job."""
+
+    data: str
+    operation: str
+    code: ClassVar[str] = "daemon_lost"
+    meaning: ClassVar[str] = "The daemon of {data} went away while operation {operation} was running."
+    remedy: ClassVar[str] = "Start it again; `leeward jobs {operation}` then tells how the operation ended."
+    exit_status: ClassVar[int] = EXIT_UNREACHABLE
+
+
+@dataclass(eq=False)
+class NotConfirmed(LeewardError):
+    operation: str
+    group: str
+    code: ClassVar[str] = "not_confirmed"
+    meaning: ClassVar[str] = "{operation} of {group} was not confirmed; nothing was changed."
+    remedy: ClassVar[str] = "Type the name of the group when you are asked, or give --yes."
+    exit_status: ClassVar[int] = EXIT_USAGE
+
+
+@dataclass(eq=False)
+class UsageWrong(LeewardError):
+    """A command line that cannot be understood."""
+
+    reason: str
+    command: str
+    code: ClassVar[str] = "usage"
+    meaning: ClassVar[str] = "{reason}"
+    remedy: ClassVar[str] = "Run `{command} --help` to see how it is used."
+    exit_status: ClassVar[int] = EXIT_USAGE
+
+
+@dataclass(eq=False)
+class WaitInterrupted(LeewardError):
+    """The operator stopped waiting; the job did not stop."""
+
+    operation: str
+    code: ClassVar[str] = "wait_interrupted"
+    meaning: ClassVar[str] = "Waiting was interrupted; operation {operation} goes on in the daemon."
+    remedy: ClassVar[str] = "Run `leeward jobs {operation}` to see how it ends."
