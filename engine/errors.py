@@ -154,3 +154,272 @@ class WaitInterrupted(LeewardError):
     code: ClassVar[str] = "wait_interrupted"
     meaning: ClassVar[str] = "Waiting was interrupted; operation {operation} goes on in the daemon."
     remedy: ClassVar[str] = "Run `leeward jobs {operation}` to see how it ends."
+
+
+@dataclass(eq=False)
+class AlreadyInitialised(LeewardError):
+    data: str
+    code: ClassVar[str] = "already_initialised"
+    meaning: ClassVar[str] = "{data} holds the records of a site already."
+    remedy: ClassVar[str] = "Choose another --data directory, or start this site with `leeward serve --data {data}`."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class DataInUse(LeewardError):
+    data: str
+    holder: str
+    code: ClassVar[str] = "data_in_use"
+    meaning: ClassVar[str] = "The data directory {data} is in use by {holder}."
+    remedy: ClassVar[str] = "Stop that daemon, or name another directory with --data."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class MetadataNewer(LeewardError):
+    path: str
+    found: int
+    known: int
+    code: ClassVar[str] = "metadata_newer"
+    meaning: ClassVar[str] = "{path} was written by a newer Leeward (schema {found}, this one knows up to {known})."
+    remedy: ClassVar[str] = "Install that version of Leeward again; nothing was changed."
+
+
+@dataclass(eq=False)
+class MetadataSpace(LeewardError):
+    path: str
+    code: ClassVar[str] = "metadata_space"
+    meaning: ClassVar[str] = "There was no space to record a change in {path}; nothing of it was recorded."
+    remedy: ClassVar[str] = (
+        "Free space on that file system and repeat; the reserve for the next few changes was given up."
+    )
+
+
+@dataclass(eq=False)
+class MetadataUncertain(LeewardError):
+    path: str
+    reason: str
+    code: ClassVar[str] = "metadata_uncertain"
+    meaning: ClassVar[str] = "A change of {path} may or may not be recorded ({reason}); the daemon stops at once."
+    remedy: ClassVar[str] = "Repair the disk, then start the daemon again: it reads what is true."
+
+
+@dataclass(eq=False)
+class MetadataUnreadable(LeewardError):
+    path: str
+    reason: str
+    code: ClassVar[str] = "metadata_unreadable"
+    meaning: ClassVar[str] = "The records in {path} cannot be used ({reason}); nothing was changed."
+    remedy: ClassVar[str] = (
+        "Restore {path} from a copy; if `leeward init` was cut short, remove the directory and run it again."
+    )
+
+
+@dataclass(eq=False)
+class NotInitialised(LeewardError):
+    data: str
+    code: ClassVar[str] = "not_initialised"
+    meaning: ClassVar[str] = "{data} holds no site."
+    remedy: ClassVar[str] = (
+        "Run `leeward init --data {data} --name NAME` first, or name the right directory with --data."
+    )
+
+
+@dataclass(eq=False)
+class PointPinned(LeewardError):
+    """`holders` says what keeps the point, as the records name it: `snapshot:<id>`, `promoted`."""
+
+    point: str
+    holders: str
+    code: ClassVar[str] = "point_pinned"
+    meaning: ClassVar[str] = "Point {point} is held by {holders}."
+    remedy: ClassVar[str] = "Delete what holds it first (`leeward snapshot list`)."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class Raced(LeewardError):
+    """A compare-and-set lost: what the change was decided on is no longer so. Read again, decide again."""
+
+    what: str
+    name: str
+    reason: str
+    code: ClassVar[str] = "raced"
+    meaning: ClassVar[str] = "The {what} {name} changed meanwhile: {reason}."
+    remedy: ClassVar[str] = "Try again."
+
+
+@dataclass(eq=False)
+class SettingsInvalid(LeewardError):
+    """`key` is the dotted key, or the line where the file is no TOML at all."""
+
+    path: str
+    key: str
+    reason: str
+    code: ClassVar[str] = "settings_invalid"
+    meaning: ClassVar[str] = "{path}: {key}: {reason}."
+    remedy: ClassVar[str] = "Correct that line of the file; docs/settings.md lists every key."
+    exit_status: ClassVar[int] = EXIT_USAGE
+
+
+# --- wire and link --------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class HandshakeFailed(LeewardError):
+    """A connection ended before both sides knew each other."""
+
+    address: str
+    reason: str
+    code: ClassVar[str] = "handshake_failed"
+    meaning: ClassVar[str] = "A connection with {address} came to nothing: {reason}."
+    remedy: ClassVar[str] = (
+        "If it is a peer: look at the events there, and compare the fingerprints on both sides (`leeward peer list`)."
+    )
+
+
+@dataclass(eq=False)
+class IdentityUnreadable(LeewardError):
+    path: str
+    reason: str
+    code: ClassVar[str] = "identity_unreadable"
+    meaning: ClassVar[str] = "The identity of this site in {path} cannot be used: {reason}."
+    remedy: ClassVar[str] = "Restore the folder from a backup; a new identity has to be paired with every peer again."
+
+
+@dataclass(eq=False)
+class LinkCrossed(LeewardError):
+    """Both sides dialled at once; this connection is the one that gives way."""
+
+    peer: str
+    code: ClassVar[str] = "link_crossed"
+    meaning: ClassVar[str] = "Another connection with {peer} takes the place of this one."
+    remedy: ClassVar[str] = "Nothing: there is one link for two sites, whoever dialled."
+
+
+@dataclass(eq=False)
+class LinkSilent(LeewardError):
+    peer: str
+    silence_s: float
+    code: ClassVar[str] = "link_silent"
+    meaning: ClassVar[str] = (
+        "Nothing came from peer {peer} for {silence_s:g} s; the link is dialled again."
+    )
+    remedy: ClassVar[str] = "If it stays away: check its host, its daemon and the network between."
+
+
+@dataclass(eq=False)
+class LinkStuck(LeewardError):
+    peer: str
+    backlog_bytes: int
+    code: ClassVar[str] = "link_stuck"
+    meaning: ClassVar[str] = "Peer {peer} sends but does not read: {backlog_bytes} bytes wait for it."
+    remedy: ClassVar[str] = "The link is made anew; if it goes on, look at the daemon there."
+
+
+@dataclass(eq=False)
+class ListenFailed(LeewardError):
+    address: str
+    what: str
+    reason: str
+    code: ClassVar[str] = "listen_failed"
+    meaning: ClassVar[str] = "The {what} cannot listen on {address}: {reason}."
+    remedy: ClassVar[str] = "Name an address of this host in leeward.toml."
+
+
+@dataclass(eq=False)
+class PeerFingerprintWrong(LeewardError):
+    """Who answers at the peer's address is someone else."""
+
+    peer: str
+    address: str
+    expected: str
+    found: str
+    code: ClassVar[str] = "wrong_fingerprint"
+    meaning: ClassVar[str] = (
+        "{address} does not answer as peer {peer}: its fingerprint is {found}, the one paired is {expected}."
+    )
+    remedy: ClassVar[str] = (
+        "Ask the other site for its fingerprint; if it truly is this one, `leeward peer remove {peer}` and add it anew."
+    )
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class PeerSiteChanged(LeewardError):
+    peer: str
+    expected: str
+    found: str
+    code: ClassVar[str] = "peer_site_changed"
+    meaning: ClassVar[str] = "Peer {peer} is site {found} now; it was {expected} when the two first met."
+    remedy: ClassVar[str] = "If its data directory was made anew, `leeward peer remove {peer}` and add it again."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class PeerUnknown(LeewardError):
+    address: str
+    site: str
+    fingerprint: str
+    code: ClassVar[str] = "unknown_peer"
+    meaning: ClassVar[str] = "Site {site} with fingerprint {fingerprint} dialled from {address}, and is no peer here."
+    remedy: ClassVar[str] = "If it should be: `leeward peer add NAME --address HOST:PORT --fingerprint {fingerprint}`."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class PlainBeyondLoopback(LeewardError):
+    address: str
+    code: ClassVar[str] = "plain_beyond_loopback"
+    meaning: ClassVar[str] = "{address} is not on this host: a link without TLS is allowed on loopback only."
+    remedy: ClassVar[str] = "Add the peer without --plain."
+    exit_status: ClassVar[int] = EXIT_USAGE
+
+
+@dataclass(eq=False)
+class PlainNotAgreed(LeewardError):
+    peer: str
+    code: ClassVar[str] = "plain_not_agreed"
+    meaning: ClassVar[str] = "Peer {peer} dialled without TLS, but was added with TLS here."
+    remedy: ClassVar[str] = "Give --plain to `leeward peer add` on both sides, or on neither."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class ProtocolVersion(LeewardError):
+    peer: str
+    theirs: int
+    ours: str
+    code: ClassVar[str] = "protocol_version"
+    meaning: ClassVar[str] = "Site {peer} speaks version {theirs} of the protocol, this one {ours}."
+    remedy: ClassVar[str] = "Bring the older of the two daemons up to date."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class TooManyStrangers(LeewardError):
+    address: str
+    limit: int
+    code: ClassVar[str] = "too_many_strangers"
+    meaning: ClassVar[str] = (
+        "A connection from {address} was dropped: {limit} that have not said who they are is the limit."
+    )
+    remedy: ClassVar[str] = "Find out who dials from there; peers get through as soon as the others have timed out."
+
+
+@dataclass(eq=False)
+class WireDamaged(LeewardError):
+    reason: str
+    code: ClassVar[str] = "wire_damaged"
+    meaning: ClassVar[str] = "What arrived on a link is not the protocol: {reason}."
+    remedy: ClassVar[str] = "The link is made anew; if it goes on, find out what else talks to this port."
+
+
+@dataclass(eq=False)
+class WireLimit(LeewardError):
+    what: str
+    size: int
+    limit: int
+    code: ClassVar[str] = "wire_limit"
+    meaning: ClassVar[str] = "A message on a link is too large: {what} of {size}, the limit is {limit}."
+    remedy: ClassVar[str] = "The link is made anew; if it goes on, find out what else talks to this port."

@@ -1,7 +1,7 @@
 """Every size that a peer may send. Checked before a byte is allocated or awaited.
 
 Sizes are bytes unless a name says otherwise. Nothing else may bound what arrives on a link: the decoder
-refuses what is above these numbers, whoever sent it. This module must never import outside the project's floor.
+refuses what is above these numbers, whoever sent it. This module must never import anything but units.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ HELLO_HEADER_BYTES = 4096
 HEADER_BYTES = 256 * 1024
 """Header of an ordinary message of a known peer."""
 
-PRESENCE_HEADER_BYTES = 8 * 1024 * 1024
-"""Header of RESUME and RETRY, which name regions: 4 to 12 bytes a region. More goes into several RESUMEs."""
+PRESENCE_HEADER_BYTES = 1024 * 1024
+"""Header of RESUME and RETRY, which name regions. Not more: msgpack makes up to 64 bytes of one hostile byte."""
 
-PRESENCE_REGIONS = 512 * 1024
-"""Regions that one RESUME may name, all volumes and both lists together: 2 TiB of image."""
+PRESENCE_REGIONS = 64 * 1024
+"""Regions that one RESUME or RETRY names, all volumes and both lists together, at 4 or 12 bytes each: 256 GiB."""
+
+PRESENCE_REGIONS_JOINED = 16 * 1024 * 1024
+"""Regions that a row of RESUMEs names before it ends: 64 TiB, 192 MiB of lists."""
 
 DATA_HEADER_BYTES = 4096
 """Header of DATA: two ids, a codec and the lengths of its pieces."""
@@ -44,7 +47,7 @@ PIECES = 64
 PAYLOAD_BYTES = FRAME_HEAD_BYTES + BLOCKS_BYTES
 """The payload of one DATA frame, whatever its codec: a compressed piece is never longer than its input."""
 
-VOLUMES = 1024
+VOLUMES = 256
 """Volumes of one group."""
 
 NAME_CHARS = 255
