@@ -45,7 +45,7 @@ def _running(command: list[str], port: int, socket: Path | None) -> Iterator[Non
             _wait_for_socket(socket, server)
         yield
     finally:
-        server.terminate()
+        server.kill()  # nbdkit waits for its clients when it is asked politely
         server.wait(timeout=10)
 
 
