@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 from engine.api import address
 from engine.api.replies import failure, many, one
-from engine.errors import DaemonForeign, DaemonLost, DaemonUnreachable
+from engine.errors import DaemonForeign, DaemonLost, DaemonUnreachable, UnknownName
 from engine.requests import (
     EventDoc,
     ExportDoc,
@@ -58,7 +58,7 @@ class Client:
         return self._get(many(GroupDoc), "groups")
 
     def group(self, name: str) -> GroupDoc:
-        return self._get(one(GroupDoc), f"groups/{quote(name, safe='')}")
+        return self._get(one(GroupDoc), f"groups/{_part('group', name)}")
 
     def peers(self) -> tuple[PeerDoc, ...]:
         return self._get(many(PeerDoc), "peers")
@@ -67,7 +67,7 @@ class Client:
         return self._get(many(VolumeDoc), "volumes")
 
     def points(self, group: str) -> tuple[PointDoc, ...]:
-        return self._get(many(PointDoc), f"groups/{quote(group, safe='')}/points")
+        return self._get(many(PointDoc), f"groups/{_part('group', group)}/points")
 
     def snapshots(self, group: str | None = None) -> tuple[SnapshotDoc, ...]:
         return self._get(many(SnapshotDoc), "snapshots", group=group)
@@ -84,7 +84,7 @@ class Client:
 
     def job(self, id: str, *, wait_s: float = 0.0, seen: int | None = None) -> JobDoc:
         """One job, at the latest after `wait_s` seconds; `seen` is the revision to wait past (service.py)."""
-        return self._get(one(JobDoc), f"jobs/{quote(id, safe='')}", wait_s, wait_s=wait_s, seen=seen)
+        return self._get(one(JobDoc), f"jobs/{_part('operation', id)}", wait_s, wait_s=wait_s, seen=seen)
 
     def submit(self, request: Request, key: str | None = None) -> JobDoc:
         """Asks for a change; the job that it became, or joined under this key, is not waited for."""
@@ -146,6 +146,13 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
         with address.socket_name(self._path) as name:
             self.sock.connect(name)
+
+
+def _part(what: str, name: str) -> str:
+    """A name as one part of a path. No name holds a slash, so that one which does is not there."""
+    if "/" in name or not name:
+        raise UnknownName(what=what, name=name)
+    return quote(name)
 
 
 def _reason(error: Exception) -> str:
