@@ -177,6 +177,14 @@ class DiskFile:
             raise
         return True
 
+    def lock_shared(self) -> bool:
+        """Take a shared flock; False if another holds it alone."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def drop_cache(self) -> None:
         """Ask the kernel to forget clean cached pages of this file or device."""
         if stat.S_ISBLK(os.fstat(self.fd).st_mode):
@@ -218,6 +226,14 @@ class LiveFile:
                 at = page * BLOCK
                 os.pwrite(self._file.fd, self.buffer[at : at + 1], at)
                 self._backed.add(page)
+
+    def kept_ranges(self) -> Iterator[tuple[int, int]]:
+        """(offset, length) of what memory stands behind: reading anything else would make memory of a hole."""
+        if self._file is None:
+            return
+        for offset, length, is_data in self._file.data_ranges(0, len(self.buffer)):
+            if is_data:
+                yield offset, length
 
     def close(self) -> None:
         self.buffer.release()
@@ -294,6 +310,10 @@ class Disk:
         """Remove the name; durable after `sync_dir`. A missing file is no error: removal is repeated after a crash."""
         with contextlib.suppress(FileNotFoundError):  # an earlier run of the same removal got this far
             os.unlink(path)
+
+    def status(self, path: str) -> os.stat_result:
+        """What stat(2) says of `path`, links followed. Raises OSError."""
+        return os.stat(path)
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)

@@ -73,6 +73,15 @@ class StoreKindRefused(LeewardError):
 
 
 @dataclass(eq=False)
+class StoreExists(LeewardError):
+    path: str
+    code: ClassVar[str] = "store_exists"
+    meaning: ClassVar[str] = "A store cannot be made at {path}: something is there already."
+    remedy: ClassVar[str] = "Leave --size out to use what is there, or give another path."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
 class StoreNotAllowed(LeewardError):
     path: str
     reason: str

@@ -1,1 +1,7 @@
-"""blockstore/stores."""
+"""Where bytes live, with no knowledge of replication; every kind passes the same suite (tests/unit/blockstore/test_stores.py).
+
+base.py     BlockStore, what every kind offers, and what all kinds on this host's disks share
+file.py     a regular file
+device.py   a loop or other block device
+kinds.py    the table of kinds: which one a path is, exclusive use, making a new one
+"""
