@@ -125,13 +125,19 @@ class DaemonLost(LeewardError):
 
 
 @dataclass(eq=False)
+class Interrupted(LeewardError):
+    code: ClassVar[str] = "interrupted"
+    meaning: ClassVar[str] = "The command was interrupted."
+    remedy: ClassVar[str] = "Run it again; `leeward jobs` shows what the daemon had been asked before."
+
+
+@dataclass(eq=False)
 class NotConfirmed(LeewardError):
     operation: str
     group: str
     code: ClassVar[str] = "not_confirmed"
     meaning: ClassVar[str] = "{operation} of {group} was not confirmed; nothing was changed."
     remedy: ClassVar[str] = "Type the name of the group when you are asked, or give --yes."
-    exit_status: ClassVar[int] = EXIT_USAGE
 
 
 @dataclass(eq=False)
@@ -423,3 +429,72 @@ class WireLimit(LeewardError):
     code: ClassVar[str] = "wire_limit"
     meaning: ClassVar[str] = "A message on a link is too large: {what} of {size}, the limit is {limit}."
     remedy: ClassVar[str] = "The link is made anew; if it goes on, find out what else talks to this port."
+
+
+# --- exports ------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class ExportFailed(LeewardError):
+    """A host's request failed below the export, by an error that has no entry of its own."""
+
+    export: str
+    request: str
+    reason: str
+    code: ClassVar[str] = "export_failed"
+    meaning: ClassVar[str] = "A {request} of export {export} failed: {reason}."
+    remedy: ClassVar[str] = "Look at the disk under the volume's store (space, kernel log); the host was told."
+
+
+@dataclass(eq=False)
+class NbdClientRefused(LeewardError):
+    """A client broke the protocol, so it was disconnected; nothing of what it sent last was done."""
+
+    client: str
+    reason: str
+    code: ClassVar[str] = "nbd_client_refused"
+    meaning: ClassVar[str] = "NBD client {client} was disconnected: {reason}."
+    remedy: ClassVar[str] = "Point NBD clients only at this port; if it was one, update it and look at the network."
+
+
+@dataclass(eq=False)
+class NbdClientsTooMany(LeewardError):
+    client: str
+    limit: int
+    code: ClassVar[str] = "nbd_clients_too_many"
+    meaning: ClassVar[str] = "NBD client {client} was turned away: {limit} are connected."
+    remedy: ClassVar[str] = "Disconnect clients that are not needed (every host may use several connections)."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class IoFailed(LeewardError):
+    """The operating system refused an operation on a file that no other class of the catalogue names."""
+
+    path: str
+    reason: str
+    code: ClassVar[str] = "io_failed"
+    meaning: ClassVar[str] = "Reading or writing {path} failed: {reason}."
+    remedy: ClassVar[str] = "Look at the disk, its free space and the permissions of the path, then try again."
+
+
+@dataclass(eq=False)
+class SealMismatch(LeewardError):
+    """What the receiver holds is not what the sender says it sent: nothing is sealed."""
+
+    volume: str
+    sent: int
+    held: int
+    code: ClassVar[str] = "seal_mismatch"
+    meaning: ClassVar[str] = "Volume {volume}: {sent} blocks were sent, {held} are held, or their digests differ."
+    remedy: ClassVar[str] = "The sync is dropped and nothing was sealed; sync again, and report it if it goes on."
+
+
+@dataclass(eq=False)
+class Interrupted(LeewardError):
+    """A job that a restart of the daemon cut short."""
+
+    operation: str
+    code: ClassVar[str] = "interrupted"
+    meaning: ClassVar[str] = "Operation {operation} was cut short by a restart of the daemon."
+    remedy: ClassVar[str] = "Look at `leeward status` for what it reached, and ask again."
