@@ -296,6 +296,17 @@ class Disk:
         finally:
             os.close(fd)
 
+    def file_system_type(self, folder: str) -> int:
+        """The magic number of the file system that `folder` lies on, as statfs(2) lists them."""
+        raw = ctypes.create_string_buffer(256)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if _libc.fstatfs(fd, raw) != 0:
+                _raise_errno(folder)
+        finally:
+            os.close(fd)
+        return int(struct.unpack_from("q", raw)[0]) & 0xFFFFFFFF
+
     def sync_dir(self, path: str) -> None:
         """Make the names in the folder `path` durable. Raises StoreFlushFailed."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -328,6 +339,11 @@ class Disk:
     def make_dir(self, path: str, mode: int = 0o700) -> None:
         """Make the folder and its parents; existing ones are fine. Names durable after `sync_dir` of the parents."""
         os.makedirs(path, mode=mode, exist_ok=True)
+
+    def remove_dir(self, path: str) -> None:
+        """Remove an empty folder. A missing one is no error, nor is one that another thing still lives in."""
+        with contextlib.suppress(FileNotFoundError, OSError):  # what is left in it is reported at boot, not lost
+            os.rmdir(path)
 
     def free_bytes(self, path: str) -> int:
         """Bytes that this user can still write on the file system of `path`."""

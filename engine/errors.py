@@ -125,8 +125,8 @@ class DaemonLost(LeewardError):
 
 
 @dataclass(eq=False)
-class Interrupted(LeewardError):
-    code: ClassVar[str] = "interrupted"
+class CommandInterrupted(LeewardError):
+    code: ClassVar[str] = "command_interrupted"
     meaning: ClassVar[str] = "The command was interrupted."
     remedy: ClassVar[str] = "Run it again; `leeward jobs` shows what the daemon had been asked before."
 
@@ -179,6 +179,15 @@ class DataInUse(LeewardError):
     meaning: ClassVar[str] = "The data directory {data} is in use by {holder}."
     remedy: ClassVar[str] = "Stop that daemon, or name another directory with --data."
     exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class DataRefused(LeewardError):
+    data: str
+    reason: str
+    code: ClassVar[str] = "data_refused"
+    meaning: ClassVar[str] = "{data} cannot be used as a data directory: {reason}."
+    remedy: ClassVar[str] = "Choose a directory on a local file system that the daemon's user owns."
 
 
 @dataclass(eq=False)

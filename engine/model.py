@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import NewType, TypeVar
 
 from blockstore.units import StoreIdentity
+
+_T = TypeVar("_T")
 
 SiteId = NewType("SiteId", bytes)
 GroupId = NewType("GroupId", bytes)
@@ -119,6 +121,8 @@ class Volume:
     wwn: str
     identity: StoreIdentity | None
     top: LayerId | None
+    tracking_next: TrackingId | None = None
+    """Tracking whose files may stand on the disk but which is not in force yet (a promotion under way)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +233,33 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Redo:
+    """The hashes that a settled sync sent, not copied into the tables of hashes yet (files `<sync>.redo`)."""
+
+    sync: SyncId
+    group: GroupId
+    point: PointId
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One asked request. `key` is empty without one; `request`, `outcome` and `error` are JSON documents."""
+
+    id: JobId
+    key: str
+    kind: str
+    group: str | None
+    request: str
+    state: JobState
+    outcome: str | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something an operator may want to know. `level` is info, warning or error; `code` is stable."""
 
@@ -244,3 +275,9 @@ class Event:
 def new_wwn(random_bytes: bytes) -> str:
     """A WWN of 32 hex digits that starts with 6001405, from 13 random bytes."""
     return "6001405" + random_bytes.hex()[:25]
+
+
+def require(value: _T | None) -> _T:
+    """`value`, which the caller knows is not None."""
+    assert value is not None
+    return value

@@ -1,7 +1,8 @@
--- Ids are 16-byte blobs, times whole microseconds since 1970 UTC, flags 0 or 1.
+-- Ids are 16-byte blobs, times whole microseconds since 1970 UTC, flags 0 or 1. Numbers that may need all 64 bits
+-- (hash_seed, identity_inode, directory_check) are 8-byte little-endian blobs: SQLite's integers are signed.
 
 CREATE TABLE site (
-    id BLOB NOT NULL, name TEXT NOT NULL, created_us INTEGER NOT NULL
+    only INTEGER PRIMARY KEY CHECK (only = 1), id BLOB NOT NULL, name TEXT NOT NULL, created_us INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE peer (
@@ -14,9 +15,11 @@ CREATE TABLE volume (
     prepared INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
     group_id BLOB REFERENCES "group"(id), position INTEGER NOT NULL DEFAULT 0,
     tracking BLOB, nonce BLOB NOT NULL, writes INTEGER NOT NULL DEFAULT 0,
-    hash_seed INTEGER NOT NULL, wwn TEXT NOT NULL,
-    identity_size INTEGER, identity_inode INTEGER, identity_mtime_ns INTEGER, identity_ctime_ns INTEGER,
-    top BLOB
+    hash_seed BLOB NOT NULL, wwn TEXT NOT NULL,
+    identity_size INTEGER, identity_inode BLOB, identity_mtime_ns INTEGER, identity_ctime_ns INTEGER,
+    top BLOB,
+    -- a promotion under way: files of this tracking may stand on the disk, the one in force is `tracking`
+    tracking_next BLOB
 ) STRICT;
 CREATE UNIQUE INDEX volume_name ON volume(name) WHERE state <> 'dead';
 
@@ -58,11 +61,18 @@ CREATE TABLE layer (
     directory_check BLOB NOT NULL DEFAULT x'', blocks INTEGER NOT NULL DEFAULT 0, digest BLOB NOT NULL DEFAULT x''
 ) STRICT;
 CREATE INDEX layer_volume ON layer(volume, position);
+CREATE INDEX layer_point ON layer(point);
 
 CREATE TABLE snapshot (
     id BLOB PRIMARY KEY, group_id BLOB NOT NULL REFERENCES "group"(id), name TEXT NOT NULL,
-    point BLOB NOT NULL, state TEXT NOT NULL, layers BLOB NOT NULL, wwns TEXT NOT NULL, created_us INTEGER NOT NULL,
+    point BLOB NOT NULL REFERENCES point(id), state TEXT NOT NULL, layers BLOB NOT NULL, wwns TEXT NOT NULL, created_us INTEGER NOT NULL,
     UNIQUE (group_id, name)
+) STRICT;
+
+-- the hashes of a settled sync, until they are in the tables of hashes
+CREATE TABLE redo (
+    sync BLOB PRIMARY KEY, group_id BLOB NOT NULL REFERENCES "group"(id) ON DELETE CASCADE,
+    point BLOB NOT NULL, sequence INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE job (

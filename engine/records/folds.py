@@ -1,0 +1,60 @@
+"""The oldest layer of every volume of a group goes into the base, and what retention lets go (durability.md 2.6).
+
+The oldest point of a group has no layer: the bases are its image. Folding the layer above it makes the
+second point the oldest, and takes the first away. This module must never touch a file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from engine.errors import RefusedByState
+from engine.model import GroupId, Layer, LayerId, LayerKind, LayerState, Point
+from engine.records import groups, layers, points, volumes
+
+
+def retention(conn: sqlite3.Connection, group: GroupId, keep: int) -> tuple[Point, ...]:
+    """The points that may be folded away now, oldest first: beyond the newest `keep`, up to the first pinned one.
+
+    The newest point and the common point always stay (lineage.md 5, "retention").
+    """
+    common = groups.by_id(conn, group).common
+    may_go = []
+    for point in reversed(points.of_group(conn, group)[max(1, keep) :]):
+        if point.pins or (common is not None and point.id == common.id):
+            break
+        may_go.append(point)
+    return tuple(may_go)
+
+
+def start(conn: sqlite3.Connection, group: GroupId) -> tuple[Layer, ...]:
+    """The oldest point is gone and its successor's layers are `folding`; returns them in the order of volumes.
+
+    A fold that was started and not finished is returned again: it is repeated from the start. Raises PointPinned;
+    RefusedByState when there is no point but the newest.
+    """
+    running = _folding(conn, group)
+    if running:
+        return running
+    kept = points.of_group(conn, group)
+    found = groups.by_id(conn, group)
+    if len(kept) < 2:
+        raise RefusedByState(operation="fold", group=found.name, reason="it has no point but the newest")
+    points.delete(conn, kept[-1].id)
+    for volume in volumes.of_group(conn, group):
+        oldest = layers.chain(conn, volume.id)[0]
+        assert oldest.kind is LayerKind.PACK, "every volume of a group with two points has a pack"
+        layers.set_state(conn, [oldest.id], LayerState.FOLDING)
+    return _folding(conn, group)
+
+
+def finish(conn: sqlite3.Connection, folded: Sequence[LayerId]) -> None:
+    """Their blocks and hashes are durable in the bases: no chain has them. Unlink them, then `layers.delete`."""
+    layers.set_state(conn, folded, LayerState.FOLDED)
+
+
+def _folding(conn: sqlite3.Connection, group: GroupId) -> tuple[Layer, ...]:
+    found = layers.in_state(conn, LayerState.FOLDING, group=group)
+    order = {volume.id: volume.position for volume in volumes.of_group(conn, group)}
+    return tuple(sorted(found, key=lambda layer: order[layer.volume]))

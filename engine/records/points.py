@@ -1,0 +1,144 @@
+"""Sealed recovery points of the groups that this site holds copies of, and what pins them.
+
+A point is made by `seal` and nowhere else: all layers, the point and the group's common point become true in
+one transaction (durability.md 2.5, step 7). This module must never touch a file, nor drop a pinned point.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from engine.errors import PointPinned, Raced, UnknownName
+from engine.model import Generation, GenerationId, Group, GroupId, LayerId, Point, PointId, Role, SyncId
+from engine.records import generations, groups, layers, pins, volumes
+from engine.records.columns import from_us, to_us
+
+_SELECT = (
+    "SELECT id, group_id, sequence, captured_us, sealed_us, generation, digest, bytes,"
+    " (SELECT count(*) FROM pin WHERE pin.point = point.id) AS pins FROM point"
+)
+
+
+def _from(row: sqlite3.Row) -> Point:
+    return Point(
+        id=PointId(row["id"]),
+        group=GroupId(row["group_id"]),
+        sequence=row["sequence"],
+        captured_at=from_us(row["captured_us"]),
+        sealed_at=from_us(row["sealed_us"]),
+        generation=None if row["generation"] is None else GenerationId(row["generation"]),
+        digest=row["digest"],
+        bytes=row["bytes"],
+        pins=row["pins"],
+    )
+
+
+def find(conn: sqlite3.Connection, point: PointId) -> Point | None:
+    row = conn.execute(f"{_SELECT} WHERE id = ?", (point,)).fetchone()
+    return None if row is None else _from(row)
+
+
+def get(conn: sqlite3.Connection, point: PointId) -> Point:
+    """Raises UnknownName."""
+    found = find(conn, point)
+    if found is None:
+        raise UnknownName(what="point", name=point.hex())
+    return found
+
+
+def of_group(conn: sqlite3.Connection, group: GroupId) -> tuple[Point, ...]:
+    """The group's points here, newest first."""
+    return tuple(_from(row) for row in conn.execute(f"{_SELECT} WHERE group_id = ? ORDER BY sequence DESC", (group,)))
+
+
+def newest(conn: sqlite3.Connection, group: GroupId) -> Point | None:
+    points = of_group(conn, group)
+    return points[0] if points else None
+
+
+def insert(conn: sqlite3.Connection, point: Point) -> None:
+    """Record a point whose image stands here already; its `pins` are not looked at."""
+    conn.execute(
+        "INSERT INTO point (id, group_id, sequence, captured_us, sealed_us, generation, digest, bytes)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            point.id,
+            point.group,
+            point.sequence,
+            to_us(point.captured_at),
+            to_us(point.sealed_at),
+            point.generation,
+            point.digest,
+            point.bytes,
+        ),
+    )
+
+
+def seal(
+    conn: sqlite3.Connection,
+    group: GroupId,
+    sync: SyncId,
+    receipts: Mapping[LayerId, layers.Receipt],
+    *,
+    sealed_at: datetime,
+    digest: bytes,
+    generation: GenerationId | None = None,
+    history: Sequence[Generation] = (),
+    term: int = 0,
+    base_bytes: int = 0,
+) -> Point:
+    """All layers of the incoming sync sealed, its point visible and common, for the whole group at once.
+
+    `receipts` covers exactly the open packs, one for every volume; it is empty when the sync went into the
+    bases (the first point), then `base_bytes` is what the point holds. `term` and `history` are the peer's.
+    Raises Raced when the group no longer waits for this sync on this common point: then nothing of it counts.
+    """
+    before = _require_incoming(conn, group, sync)
+    incoming = before.incoming
+    assert incoming is not None
+    opened = layers.receiving(conn, group)
+    if {layer.id for layer in opened} != set(receipts) or any(layer.sync != sync for layer in opened):
+        raise Raced(what="group", name=before.name, reason="its open layers are not those that were sealed")
+    members = [volume.id for volume in volumes.of_group(conn, group)]
+    if [layer.volume for layer in opened] != (members if incoming.builds_on is not None else []):
+        raise Raced(what="group", name=before.name, reason="a volume of it has no layer to seal")
+    for layer, receipt in receipts.items():
+        layers.seal(conn, layer, incoming.point, receipt)
+    point = Point(
+        id=incoming.point,
+        group=group,
+        sequence=incoming.sequence,
+        captured_at=incoming.captured_at,
+        sealed_at=sealed_at,
+        generation=generation,
+        digest=digest,
+        bytes=base_bytes + sum(receipt.payload_bytes for receipt in receipts.values()),
+        pins=0,
+    )
+    insert(conn, point)
+    generations.note(conn, group, history)
+    after = replace(before, common=point, generation=generation, term=max(before.term, term), incoming=None)
+    groups.update(conn, after, expects=before.version)
+    return point
+
+
+def _require_incoming(conn: sqlite3.Connection, group: GroupId, sync: SyncId) -> Group:
+    found = groups.by_id(conn, group)
+    if found.role is not Role.RECOVERY:
+        raise Raced(what="group", name=found.name, reason=f"it is {found.role.value} here")
+    if found.incoming is None or found.incoming.sync != sync:
+        raise Raced(what="group", name=found.name, reason="it does not receive this sync any more")
+    if found.incoming.builds_on != (found.common.id if found.common else None):
+        raise Raced(what="group", name=found.name, reason="its newest common point is another one")
+    return found
+
+
+def delete(conn: sqlite3.Connection, point: PointId) -> None:
+    """The point is no longer visible. Raises PointPinned if anything holds it."""
+    holders = pins.holders(conn, point)
+    if holders:
+        raise PointPinned(point=point.hex(), holders=", ".join(holders))
+    conn.execute("DELETE FROM point WHERE id = ?", (point,))
