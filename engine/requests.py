@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from blockstore.errors import LeewardError
+from blockstore.errors import CATALOGUE, LeewardError
 
 # --- requests -----------------------------------------------------------------------------------------------
 
@@ -319,6 +319,16 @@ class InitDoc:
     api: str
 
 
+@dataclass(frozen=True, slots=True)
+class CatalogueEntryDoc:
+    """One kind of error. `{name}` in its texts stands for a fact of the occurrence, which `details` carries."""
+
+    code: str
+    meaning: str
+    remedy: str
+    exit_status: int
+
+
 OUTCOMES: dict[str, type[Any]] = {
     PeerAdd.kind: PeerDoc,
     PeerRemove.kind: RemovedDoc,
@@ -339,6 +349,17 @@ def error_doc(error: BaseException) -> ErrorDoc:
     """What clients are told of a failure. One that is no LeewardError is `internal`, with its own words as a detail."""
     if not isinstance(error, LeewardError):
         reason = f"{type(error).__name__}: {error}"
-        return ErrorDoc(LeewardError.code, LeewardError.meaning, LeewardError.remedy, {"reason": reason})
+        message = f"{LeewardError.meaning.rstrip('.')}: {reason}"
+        return ErrorDoc(LeewardError.code, message, LeewardError.remedy, {"reason": reason})
     facts = error.details()
     return ErrorDoc(error.code, error.message, error.remedy.format(**facts), facts, error.exit_status)
+
+
+def catalogue() -> tuple[CatalogueEntryDoc, ...]:
+    """Every error of the product, by code."""
+    import engine.errors  # its classes enter themselves  # noqa: F401
+
+    known: dict[str, type[LeewardError]] = {LeewardError.code: LeewardError, **CATALOGUE}
+    return tuple(
+        CatalogueEntryDoc(code, kind.meaning, kind.remedy, kind.exit_status) for code, kind in sorted(known.items())
+    )

@@ -1,0 +1,85 @@
+"""leeward group: consistency groups, which are captured, sealed and promoted as one."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from engine.cli import output, quantities, views
+from engine.cli.call import Call, common, group_argument, names_of, no_wait
+from engine.cli.waiting import carry_out
+from engine.requests import GroupCreate, GroupDoc, GroupRemove, RemovedDoc
+
+
+@click.group()
+def group() -> None:
+    """Create, list, show and remove groups."""
+
+
+@group.command("create")
+@click.argument("name")
+@click.option(
+    "--volume",
+    "volumes",
+    multiple=True,
+    required=True,
+    metavar="V",
+    shell_complete=names_of("volumes"),
+    help="A volume of this site; again for each further one. Their order stays.",
+)
+@click.option("--peer", required=True, shell_complete=names_of("peers"), help="The site that keeps the recovery side.")
+@click.option(
+    "--rpo",
+    metavar="DURATION",
+    callback=quantities.typed(quantities.duration),
+    help="Sync by itself, so that no more than this is lost: 30s, 5m, 1h.",
+)
+@click.option("--keep", type=click.IntRange(min=1), default=24, show_default=True, help="Recovery points to keep.")
+@no_wait
+@common
+def create(
+    call: Call, name: str, volumes: tuple[str, ...], peer: str, rpo: int | None, keep: int, no_wait: bool
+) -> None:
+    """Protect volumes together: said once, at the protected site; the peer makes its side by itself."""
+
+    def tell(doc: GroupDoc) -> None:
+        output.line(f"Group {doc.name} is protected here.")
+        output.line()
+        views.group(doc)
+
+    carry_out(call, GroupCreate(name, volumes, peer, rpo, keep), tell, no_wait=no_wait)
+
+
+@group.command("list")
+@common
+def list_(call: Call) -> None:
+    """List the groups of this site."""
+    docs = call.client().groups()
+    if call.as_json:
+        output.document(docs)
+    else:
+        views.groups(docs)
+
+
+@group.command("show")
+@group_argument
+@common
+def show(call: Call, group: str) -> None:
+    """Show one group: its role, state, lag and volumes."""
+    doc = call.client().group(group)
+    if call.as_json:
+        output.document(doc)
+    else:
+        views.group(doc)
+
+
+@group.command("remove")
+@group_argument
+@no_wait
+@common
+def remove(call: Call, group: str, no_wait: bool) -> None:
+    """End the replication of a group at this site; the stores of its volumes stay."""
+
+    def tell(doc: RemovedDoc) -> None:
+        output.line(f"Group {doc.removed} is removed here; the stores of its volumes were not touched.")
+
+    carry_out(call, GroupRemove(group), tell, no_wait=no_wait)

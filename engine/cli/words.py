@@ -1,0 +1,49 @@
+"""Numbers and times as people read them. JSON never goes through here.
+
+This module must never do I/O.
+"""
+
+from __future__ import annotations
+
+from engine.requests import PointDoc
+
+
+def size(count: int) -> str:
+    """Bytes in the largest unit of 1024 that leaves a whole part: "512 B", "3.0 MiB"."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in at most two units: "0.3 s", "5 min 3 s", "2 d 4 h"; "-" where there is none."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for large, large_name, small, small_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= large:
+            rest = whole % large // small
+            return f"{whole // large} {large_name}" + (f" {rest} {small_name}" if rest else "")
+    return f"{whole} s"
+
+
+def moment(rfc3339: str | None) -> str:
+    """A time of the API, to the second, still UTC: "2026-11-02 13:48:24Z"."""
+    if not rfc3339:
+        return "-"
+    day, _, clock = rfc3339.partition("T")
+    return f"{day} {clock[:8]}Z"
+
+
+def point(doc: PointDoc | None) -> str:
+    """A point by its number and capture time."""
+    return "none yet" if doc is None else f"{doc.sequence} of {moment(doc.captured_at)}"
+
+
+def yes(value: bool) -> str:
+    return "yes" if value else "no"
