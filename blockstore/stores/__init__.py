@@ -1,4 +1,4 @@
-"""Where bytes live, with no knowledge of replication; every kind passes the same suite (tests/unit/blockstore/test_stores.py).
+"""Where bytes live, with no knowledge of replication; every kind passes the same tests.
 
 base.py     BlockStore, what every kind offers, and what all kinds on this host's disks share
 file.py     a regular file

@@ -29,7 +29,7 @@ def make_store(disk: Disk, path: str, size_bytes: int) -> None:
     except FileExistsError as error:
         raise StoreExists(path=path) from error
     except PermissionError as error:
-        raise StoreNotAllowed(path=path, reason=error.strerror) from error
+        raise StoreNotAllowed(path=path, reason=str(error.strerror)) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreKindRefused(path=path, reason="its folder does not exist") from error
     try:
@@ -55,7 +55,7 @@ def open_store(disk: Disk, path: str) -> BlockStore:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreMissing(path=path) from error
     except OSError as error:
-        raise StoreNotAllowed(path=path, reason=error.strerror) from error
+        raise StoreNotAllowed(path=path, reason=str(error.strerror)) from error
     if stat.S_ISREG(mode):
         return _open_file(disk, path)
     if stat.S_ISBLK(mode):
@@ -99,9 +99,9 @@ def _open(disk: Disk, path: str, *, exclusive: bool) -> DiskFile:
         if error.errno == errno.EBUSY:
             raise StoreInUse(path=path, holder="a mount, the device mapper or another program") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY):
-            raise StoreNotAllowed(path=path, reason=error.strerror) from error
+            raise StoreNotAllowed(path=path, reason=str(error.strerror)) from error
         if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM):
-            raise StoreKindRefused(path=path, reason=error.strerror) from error
+            raise StoreKindRefused(path=path, reason=str(error.strerror)) from error
         raise
 
 

@@ -5,6 +5,7 @@ pmap.py        PagedBitmap: the copy on disk, twin pages with checks; overlays k
 intent.py      IntentLog: which regions are hot, two slots
 hot.py         HotSet: who waits for which record, what may cool
 checkpoint.py  Checkpoint: writes pages of dirty bits, one step at a time
+inflight.py    InFlight: writes that were dispatched and are not complete
 tracker.py     ChangeTracker: ties them together; the only one the write path sees
 recovery.py    making the files of a tracking, and reading them again after a stop, a kill or a power cut
 """
