@@ -56,6 +56,7 @@ class MemorySite:
         self.gate = asyncio.Event()
         self.gate.set()
         self.broken: Exception | None = None
+        self._polled: set[str] = set()
         self._news = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -111,12 +112,21 @@ class MemorySite:
         if id not in self.job_docs:
             raise UnknownName(what="operation", name=id)
 
+        async with self._news:
+            if wait_s:
+                self._polled.add(id)
+            self._news.notify_all()
+
         def fresh() -> JobDoc | None:
             job = self.job_docs[id]
             over = job.state in ("done", "failed")
             return job if over or (seen is not None and job.revision != seen) else None
 
         return await self._first(fresh, wait_s) or self.job_docs[id]
+
+    async def waited_for(self, id: str) -> None:
+        """Returns when somebody has begun to wait for this job."""
+        await self._first(lambda: id if id in self._polled else None, 30)
 
     async def _first(self, look: Callable[[], T | None], wait_s: float) -> T | None:
         try:
