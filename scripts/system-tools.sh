@@ -25,6 +25,7 @@ need e2fsprogs mke2fs e2fsck debugfs
 need rsync rsync
 need util-linux losetup flock
 need mount mount
+need systemd systemd-analyze
 /usr/bin/python3 -c 'import nbd' >/dev/null 2>&1 || missing="$missing python3-libnbd"
 scripts/python.sh >/dev/null 2>&1 || missing="$missing python3-venv"
 
