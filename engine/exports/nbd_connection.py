@@ -1,8 +1,8 @@
 """One NBD client: its connection from greeting to farewell, and how fast it may go.
 
 A client whose requests or buffers in flight are too many is not read from until some are done. What it sends
-is cut up by `nbd_inbox`, served by `nbd_requests` and answered by `nbd_outbox`. This module must never judge a
-request (`nbd_protocol` does) nor know which exports there are (`nbd_server` does).
+is cut up by `nbd_inbox`, served by `nbd_reads` and `nbd_writes` and answered by `nbd_outbox`. This module must
+never judge a request (`nbd_protocol` does) nor know which exports there are (`nbd_server` does).
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
 from engine.exports.buffers import Buffers, Lease
+from engine.exports.nbd_exchange import Exchange
 from engine.exports.nbd_handshake import ExportTable, Handshake
-from engine.exports.nbd_inbox import Inbox
+from engine.exports.nbd_inbox import Inbox, Served
 from engine.exports.nbd_outbox import Outbox
 from engine.exports.nbd_protocol import ExportInfo, Transmission, Violation
-from engine.exports.nbd_requests import Requests
 
 if TYPE_CHECKING:
     from blockstore.layer import BlockIO
     from engine.pool import DiskPool
-
-HANDSHAKE_S = 30.0
-"""Seconds that a client may take to choose an export."""
 
 FAREWELL_S = 1.0
 """Seconds that a client which is sent off has to take the last replies."""
@@ -48,6 +45,8 @@ class Host(Protocol):
 
     buffers: Buffers
     pool: DiskPool
+    handshake_s: float
+    """Seconds that a client may take to choose an export."""
 
     @property
     def table(self) -> ExportTable:
@@ -78,15 +77,14 @@ class NbdConnection(asyncio.BufferedProtocol):
         self._lease = Lease(host.buffers)
         self._inbox = Inbox(self._lease)
         self._handshake: Handshake | None = Handshake(host.table)
-        self._requests: Requests | None = None
+        self._exchange: Exchange | None = None
+        self._served: Served | None = None
         self._export: Export | None = None
         self._ending = False
         self._farewell: asyncio.Task[None] | None = None
         self._working = False
         self._reading = True
         self._lost = asyncio.Event()
-
-    # --- asyncio calls these ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's transports do not derive from it
@@ -95,7 +93,7 @@ class NbdConnection(asyncio.BufferedProtocol):
         address = transport.get_extra_info("peername")
         self.client = f"{address[0]}:{address[1]}" if address else "unknown"
         self._outbox = Outbox(transport, self._lease)
-        self._deadline = self._loop.call_later(HANDSHAKE_S, self._too_slow)
+        self._deadline = self._loop.call_later(self._host.handshake_s, self._too_slow)
         self.socket = transport.get_extra_info("socket")
         if self._host.connected(self):
             self._work()
@@ -110,7 +108,11 @@ class NbdConnection(asyncio.BufferedProtocol):
             self._work()
 
     def eof_received(self) -> bool:
-        return False  # closes the transport: who half-closes has said DISCONNECT or given up
+        """The client sends no more. What it asked for is still answered; then the transport is closed."""
+        if self._exchange is None or not self._exchange.in_flight:
+            return False
+        self._say_farewell()
+        return True
 
     def pause_writing(self) -> None:
         self._outbox.pause()
@@ -124,17 +126,16 @@ class NbdConnection(asyncio.BufferedProtocol):
         self._ending = True
         self._outbox.close()
         self._inbox.close()
-        if self._requests is not None:
-            self._requests.stop()
+        if self._exchange is not None:
+            self._exchange.stop()
         self._lost.set()
         self._gone_if_done()
-
-    # --- the way in ---------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         """Eat what was received as far as the limits allow, answer, then read on or wait for progress."""
         self._working = False
         if self._ending:
+            self._outbox.flush()
             return
         try:
             more = self._shake(self._handshake) if self._handshake is not None else self._serve()
@@ -162,7 +163,7 @@ class NbdConnection(asyncio.BufferedProtocol):
 
     def _begin(self, transmission: Transmission) -> None:
         self._export = self._host.joined(self, transmission.export.name)
-        self._requests = Requests(
+        self._exchange = Exchange(
             transmission,
             self._export.io,
             self._host.pool,
@@ -171,26 +172,26 @@ class NbdConnection(asyncio.BufferedProtocol):
             self._request_failed,
             self._made_progress,
         )
+        self._served = Served(self._exchange)
 
     def _serve(self) -> bool:
         """One pass over the requests. True: there are more to serve."""
-        requests, export = self._requests, self._export
-        assert requests is not None and export is not None, "the handshake is over"  # noqa: PT018
+        served, export = self._served, self._export
+        assert served is not None, "the handshake is over"
+        assert export is not None, "the handshake is over"
         export.touched_at_s = self._loop.time()
         if self._full:
             return True
-        more = self._inbox.serve(requests)
+        more = self._inbox.serve(served)
         if self._inbox.left:
             self._say_farewell()
         return more
 
-    # --- pacing -------------------------------------------------------------------------------------------
-
     @property
     def _full(self) -> bool:
         """True: begin no request until something is done."""
-        requests = self._requests
-        in_flight = requests.in_flight if requests is not None else 0
+        exchange = self._exchange
+        in_flight = exchange.in_flight if exchange is not None else 0
         return in_flight >= MAX_REQUESTS or self._outbox.blocked or self._lease.full
 
     def _pace(self, more: bool) -> None:
@@ -212,8 +213,8 @@ class NbdConnection(asyncio.BufferedProtocol):
 
     def _made_progress(self) -> None:
         """A request in flight ended, or the client took its replies."""
-        if self._requests is not None:
-            self._requests.made_room()
+        if self._exchange is not None:
+            self._exchange.made_room()
         if self._lost.is_set():
             self._gone_if_done()
         else:
@@ -224,16 +225,15 @@ class NbdConnection(asyncio.BufferedProtocol):
         assert self._export is not None, "the handshake is over"
         self._host.failed(self._export.info.name, error, what)
 
-    # --- the end ------------------------------------------------------------------------------------------
-
     def _say_farewell(self) -> None:
         """The client wants no more: answer what is in flight and close."""
-        self._ending = True
-        self._farewell = self._loop.create_task(self.end())
+        if not self._ending:
+            self._ending = True
+            self._farewell = self._loop.create_task(self._end())
 
     def _too_slow(self) -> None:
         self.send_off()
-        self._host.violated(self, f"no export was chosen within {HANDSHAKE_S:.0f} s")
+        self._host.violated(self, f"no export was chosen within {self._host.handshake_s:g} s")
 
     def send_off(self) -> None:
         """Disconnect at once; what is in flight is seen through without an answer."""
@@ -241,12 +241,19 @@ class NbdConnection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     async def end(self) -> None:
-        """Begin no request any more, answer those in flight, disconnect. Returns when all that is done."""
+        """Begin no request any more, answer those in flight, disconnect. Returns when all that is done.
+
+        A long read that waits for its client is not waited for.
+        """
+        if self._exchange is not None:
+            self._exchange.stop()
+        await self._end()
+
+    async def _end(self) -> None:
         self._ending = True
         self._transport.pause_reading()
-        if self._requests is not None:
-            self._requests.stop()
-            await self._requests.drained()
+        if self._exchange is not None:
+            await self._exchange.drained()
         if not self._lost.is_set():
             self._outbox.finish()
             self._transport.close()
@@ -257,5 +264,5 @@ class NbdConnection(asyncio.BufferedProtocol):
                 await self._lost.wait()
 
     def _gone_if_done(self) -> None:
-        if self._lost.is_set() and (self._requests is None or not self._requests.in_flight):
+        if self._lost.is_set() and (self._exchange is None or not self._exchange.in_flight):
             self._host.gone(self)

@@ -9,13 +9,26 @@ overwrite bytes that a write in flight still needs.
 from __future__ import annotations
 
 from engine.exports.buffers import SLAB_BYTES, Lease, Slab
+from engine.exports.nbd_exchange import Exchange
 from engine.exports.nbd_handshake import Handshake
-from engine.exports.nbd_protocol import DISCONNECT, READ, REQUEST_BYTES, WRITE
-from engine.exports.nbd_requests import SMALL_BYTES, LargeWrite, Requests
+from engine.exports.nbd_protocol import BLOCK_STATUS, DISCONNECT, READ, REQUEST_BYTES, WRITE
+from engine.exports.nbd_reads import SMALL_BYTES, Reads
+from engine.exports.nbd_writes import LargeWrite, Writes
 
 PASS_COST = 1024 * 1024
 REQUEST_COST = 4096
 """A pass ends when its requests, each counted as its data and `REQUEST_COST`, add up to `PASS_COST` (256 at most)."""
+
+
+class Served:
+    """Who serves the requests that the inbox cuts out."""
+
+    __slots__ = ("exchange", "reads", "writes")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.reads = Reads(exchange)
+        self.writes = Writes(exchange)
 
 
 class Inbox:
@@ -62,20 +75,20 @@ class Inbox:
         if self._slab is not None:
             self._start += handshake.receive(self._slab.view[self._start : self._end])
 
-    def serve(self, requests: Requests) -> bool:
+    def serve(self, served: Served) -> bool:
         """One pass: serve the requests that lie here. True: there are more to serve without receiving anything.
 
         Raises Violation for a client that does not speak NBD.
         """
         if self._large is not None:
-            self._receive_large(self._large, requests)
+            self._receive_large(self._large, served)
         cost = 0
         while self._large is None and cost < PASS_COST:
             if self._skip:
                 self._skip_refused()
             if self._end - self._start < REQUEST_BYTES or self._slab is None:
                 return False
-            one = self._serve_one(self._slab, requests)
+            one = self._serve_one(self._slab, served)
             if not one:
                 return False
             cost += one
@@ -83,39 +96,42 @@ class Inbox:
             return self._piece is None
         return self._end - self._start >= REQUEST_BYTES
 
-    def _serve_one(self, slab: Slab, requests: Requests) -> int:
+    def _serve_one(self, slab: Slab, served: Served) -> int:
         """Serve the request at the start; its cost, or 0 when its payload is not here yet or it was the last."""
         view, start = slab.view, self._start
-        kind, flags, cookie, offset, length, error = requests.transmission.request(view, start)
+        kind, flags, cookie, offset, length, error = served.exchange.transmission.request(view, start)
         data_at = start + REQUEST_BYTES
         if error:
             self._start = data_at
             self._skip = length if kind == WRITE else 0
-            requests.refuse(kind, cookie, error)
+            served.exchange.refuse(kind, cookie, error)
             return REQUEST_COST
         if kind == WRITE:
             if length > SMALL_BYTES:
                 self._start = data_at
                 self._bulk = True
                 self._large = LargeWrite(cookie, flags, offset, length)
-                self._receive_large(self._large, requests)
+                self._receive_large(self._large, served)
                 return REQUEST_COST + length
             after = data_at + length
             if after > self._end:
                 return 0
-            requests.write(cookie, flags, offset, view[data_at:after], slab)
+            served.writes.small(cookie, flags, offset, view[data_at:after], slab)
             self._start = after
         elif kind == READ:
-            requests.read(cookie, flags, offset, length)
+            served.reads.read(cookie, flags, offset, length)
             self._start = data_at
         elif kind == DISCONNECT:
             self._start = self._end
             self.left = True
             return 0
         else:
+            if kind == BLOCK_STATUS:
+                served.reads.status(cookie, flags, offset, length)
+            else:
+                served.writes.other(cookie, kind, flags, offset, length)
             self._start = data_at
-            requests.other(cookie, kind, flags, offset, length)
-            return REQUEST_COST
+            length = 0  # of a range, not of data that anybody moves
         self._bulk = False
         return REQUEST_COST + length
 
@@ -124,7 +140,7 @@ class Inbox:
         self._start += eaten
         self._skip -= eaten
 
-    def _receive_large(self, large: LargeWrite, requests: Requests) -> None:
+    def _receive_large(self, large: LargeWrite, served: Served) -> None:
         """Move on with the large write: take a buffer for its next piece, pass on a piece that is whole.
 
         Returns when it is complete, when more must come from the socket, or when no buffer may be taken now.
@@ -145,7 +161,7 @@ class Inbox:
             if self._filled < self._piece_bytes:
                 return
             self._piece = None
-            requests.write_piece(large, piece, piece.view[: self._piece_bytes])
+            served.writes.piece(large, piece, piece.view[: self._piece_bytes])
         self._large = None
 
     def tidy(self, *, more: bool) -> None:

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 
 from blockstore.errors import LayerSpace, LeewardError, WriteRefused
 
-# --- numbers of the protocol --------------------------------------------------------------------------------
-
 READ, WRITE, DISCONNECT, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS = range(8)
 
 FUA = 1 << 0
@@ -51,8 +49,6 @@ _ERROR_CHUNK = struct.Struct(">IHHQIIH")
 _STATUS_CHUNK = struct.Struct(">IHHQII")
 SIMPLE_BYTES = SIMPLE.size
 DATA_CHUNK_BYTES = _DATA_CHUNK.size
-
-# --- limits -------------------------------------------------------------------------------------------------
 
 MAX_PAYLOAD = 32 * 1024 * 1024
 """Bytes that one read or write may move; announced to clients that ask."""

@@ -68,8 +68,9 @@ class NbdServer:
     once in ten seconds.
     """
 
-    def __init__(self, pool: DiskPool, *, report: Report) -> None:
+    def __init__(self, pool: DiskPool, *, report: Report, handshake_s: float = 30.0) -> None:
         self.pool = pool
+        self.handshake_s = handshake_s
         self.buffers = Buffers()
         self.table = _Exports()
         self._report = report
@@ -188,4 +189,5 @@ class NbdServer:
             self._limited("error", ExportFailed(export=export, request=what, reason=reason), export)
 
     def violated(self, connection: NbdConnection, reason: str) -> None:
-        self._limited("warning", NbdClientRefused(client=connection.client, reason=reason), connection.client)
+        host = connection.client.rpartition(":")[0]  # one that knocks again and again has another port each time
+        self._limited("warning", NbdClientRefused(client=connection.client, reason=reason), host)
