@@ -6,7 +6,7 @@ Ids are 16 random bytes and never used twice; they are shown in hex. Times are a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NewType, TypeVar
@@ -233,16 +233,6 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Redo:
-    """The hashes that a settled sync sent, not copied into the tables of hashes yet (files `<sync>.redo`)."""
-
-    sync: SyncId
-    group: GroupId
-    point: PointId
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """One asked request. `key` is empty without one; `request`, `outcome` and `error` are JSON documents."""
 
@@ -281,3 +271,8 @@ def require(value: _T | None) -> _T:
     """`value`, which the caller knows is not None."""
     assert value is not None
     return value
+
+
+def with_tracking(volume: Volume, tracking: TrackingId, nonce: bytes) -> Volume:
+    """The volume with another tracking and other live maps in force."""
+    return replace(volume, tracking=tracking, nonce=nonce)

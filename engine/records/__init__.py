@@ -1,10 +1,12 @@
 """The truth of a site in SQLite: plain functions inside a transaction, and the only SQL of the product.
 
-    database.py    the connection, its thread, transact(); locks, migrations/, what happens when it fails
+    database.py    the connection, its thread, transact(); what happens when SQLite fails
     ballast.py     space kept back so that metadata can still commit on a full disk
     columns.py     how ids, times and 64-bit numbers become columns
-    site.py  peers.py  volumes.py  layers.py  points.py  groups.py  snapshots.py  redos.py  jobs.py  events.py
-                   one table each: rows <-> values of `engine.model`
+    lock.py        one daemon to a data directory
+    migrate.py     numbered migrations, one transaction each
+    site.py  peers.py  volumes.py  layers.py  points.py  pins.py  groups.py  generations.py  snapshots.py  jobs.py
+    events.py      one table each: rows <-> values of `engine.model`
     incoming.py    a sync being received: begin, renew, drop
     promote.py     a recovery point becomes writable: prepare, commit, cancel
     folds.py       the oldest layer goes into the base: start, finish; and what retention may fold

@@ -38,6 +38,9 @@ from engine.records.ballast import BALLAST_BYTES, Ballast
 
 T = TypeVar("T")
 
+Connection = sqlite3.Connection
+"""What a function inside a transaction is given: for those who compose records without knowing SQL."""
+
 EXIT_UNCERTAIN = 70
 """Exit status when a commit failed: a restart reads what is true, and keys make retries safe."""
 

@@ -21,12 +21,11 @@ from engine.model import (
     Pending,
     Point,
     PointId,
-    Redo,
     Role,
     SyncId,
     SyncState,
 )
-from engine.records import generations, layers, pins, redos, volumes
+from engine.records import generations, layers, pins, volumes
 from engine.records.columns import from_us, marks, maybe_at, maybe_us, to_us
 
 _NAMES = (
@@ -186,14 +185,18 @@ def update(conn: sqlite3.Connection, group: Group, *, expects: int) -> Group:
     return after
 
 
-def begin_capture(conn: sqlite3.Connection, group: GroupId, pending: Pending, *, expects: int) -> Group:
-    """The row of a sync, before anything of it happens. Raises Raced, also when one is under way."""
+def begin_capture(conn: sqlite3.Connection, group: GroupId, pending: Pending, *, expects: int | None = None) -> Group:
+    """The row of a sync, before anything of it happens.
+
+    `expects`: the version that the sync was decided on. Raises Raced: it is another, or a sync is under way, or
+    the group is recovery here.
+    """
     before = by_id(conn, group)
     if before.pending is not None:
         raise Raced(what="group", name=before.name, reason="a sync of it is under way")
     if before.role is Role.RECOVERY:
         raise Raced(what="group", name=before.name, reason="it is recovery here")
-    return update(conn, replace(before, pending=pending), expects=expects)
+    return update(conn, replace(before, pending=pending), expects=before.version if expects is None else expects)
 
 
 def captured(conn: sqlite3.Connection, group: GroupId, sync: SyncId, *, captured_at: datetime) -> Group:
@@ -210,42 +213,29 @@ def sealing(conn: sqlite3.Connection, group: GroupId, sync: SyncId, *, captured_
     return update(conn, replace(before, pending=pending), expects=before.version)
 
 
-def adopt(
-    conn: sqlite3.Connection,
-    group: GroupId,
-    sync: SyncId,
-    *,
-    sealed_at: datetime,
-    digest: bytes = b"",
-    bytes_added: int = 0,
-    has_redo: bool,
-) -> Group:
+def adopt(conn: sqlite3.Connection, group: GroupId, point: Point) -> Group:
     """The peer holds the pending point: it is the common one, and what a promotion kept here may be folded.
 
-    `has_redo`: the sync's redo packs are whole, and are named until their hashes are applied. What is not
-    known of the point when it is adopted at contact stays empty. Raises Raced, also when it was adopted before.
+    `point` as the peer recorded it; what is not known when it is adopted at contact may be empty. Raises Raced
+    unless it is the pending one, so also when it was adopted before.
     """
-    before, pending = _require_pending(conn, group, sync)
-    point = Point(
-        id=pending.point,
-        group=group,
-        sequence=pending.sequence,
-        captured_at=pending.captured_at,
-        sealed_at=sealed_at,
-        generation=before.generation,
-        digest=digest,
-        bytes=bytes_added,
-        pins=0,
-    )
-    if has_redo:
-        redos.insert(conn, Redo(sync=sync, group=group, point=point.id, sequence=point.sequence))
+    before = by_id(conn, group)
+    if before.pending is None or before.pending.point != point.id:
+        raise Raced(what="group", name=before.name, reason=f"point {point.id.hex()} is not the pending one")
     pins.unpin_group(conn, group, pins.PROMOTED)
     return update(conn, replace(before, common=point, pending=None), expects=before.version)
 
 
-def abandon(conn: sqlite3.Connection, group: GroupId, sync: SyncId) -> Group:
-    """The capture will never be sealed; its bits are dirty again. Raises Raced."""
-    before, _ = _require_pending(conn, group, sync)
+def abandon(conn: sqlite3.Connection, group: GroupId, sync: SyncId | None = None) -> Group:
+    """The capture will never be sealed; its bits are dirty again. Nothing pending: nothing changes.
+
+    `sync`: only this one. Raises Raced if another is pending.
+    """
+    before = by_id(conn, group)
+    if before.pending is None:
+        return before
+    if sync is not None and before.pending.sync != sync:
+        raise Raced(what="group", name=before.name, reason="this sync of it is over")
     return update(conn, replace(before, pending=None), expects=before.version)
 
 
@@ -254,6 +244,14 @@ def _require_pending(conn: sqlite3.Connection, group: GroupId, sync: SyncId) -> 
     if found.pending is None or found.pending.sync != sync:
         raise Raced(what="group", name=found.name, reason="this sync of it is over")
     return found, found.pending
+
+
+def announced(conn: sqlite3.Connection, group: GroupId) -> Group:
+    """The peer has the group too. Again: nothing."""
+    before = by_id(conn, group)
+    if before.announced:
+        return before
+    return update(conn, replace(before, announced=True), expects=before.version)
 
 
 def equal(conn: sqlite3.Connection, group: GroupId, at: datetime) -> Group:

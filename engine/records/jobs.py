@@ -56,25 +56,27 @@ def insert(conn: sqlite3.Connection, job: Job) -> None:
     )
 
 
-def start(conn: sqlite3.Connection, job: JobId, at: datetime) -> None:
-    """Raises Raced unless it is queued."""
+def start(conn: sqlite3.Connection, job: JobId, at: datetime) -> Job:
+    """It runs from now on. Raises Raced unless it is queued."""
     changed = conn.execute(
         "UPDATE job SET state = 'running', started_us = ? WHERE id = ? AND state = 'queued'", (to_us(at), job)
     )
     if changed.rowcount != 1:
         raise Raced(what="job", name=job, reason="it is not queued")
+    return get(conn, job)
 
 
-def requeue(conn: sqlite3.Connection, job: JobId) -> None:
+def requeue(conn: sqlite3.Connection, job: JobId) -> Job:
     """It runs again from the start under its id, after a restart. Raises Raced if it is finished."""
     changed = conn.execute(f"UPDATE job SET state = 'queued', started_us = NULL WHERE id = ? AND {_UNFINISHED}", (job,))
     if changed.rowcount != 1:
         raise Raced(what="job", name=job, reason="it is finished")
+    return get(conn, job)
 
 
 def finish(
     conn: sqlite3.Connection, job: JobId, at: datetime, *, outcome: str | None = None, error: str | None = None
-) -> None:
+) -> Job:
     """Done with `outcome` or failed with `error`, a JSON document each. Raises Raced if it was finished before."""
     assert (outcome is None) != (error is None), "a job ends with an outcome or with an error"
     state = JobState.DONE if error is None else JobState.FAILED
@@ -89,18 +91,25 @@ def finish(
         " ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
         (KEPT,),
     )
+    return get(conn, job)
 
 
 def _select(conn: sqlite3.Connection, where: str, *values: object) -> tuple[Job, ...]:
     return tuple(_from(row) for row in conn.execute(f"SELECT {_NAMES} FROM job WHERE {where}", values))
 
 
+def find(conn: sqlite3.Connection, job: JobId) -> Job | None:
+    """None: it never was, or is forgotten."""
+    found = _select(conn, "id = ?", job)
+    return found[0] if found else None
+
+
 def get(conn: sqlite3.Connection, job: JobId) -> Job:
     """Raises UnknownName."""
-    found = _select(conn, "id = ?", job)
-    if not found:
+    found = find(conn, job)
+    if found is None:
         raise UnknownName(what="job", name=job)
-    return found[0]
+    return found
 
 
 def recent(conn: sqlite3.Connection, limit: int = 100) -> tuple[Job, ...]:

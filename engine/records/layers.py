@@ -186,6 +186,16 @@ def up_to(conn: sqlite3.Connection, volume: VolumeId, point: PointId) -> tuple[L
     return ()
 
 
+def count_up_to(conn: sqlite3.Connection, volume: VolumeId, point: PointId) -> int:
+    """How many of the volume's layers, from its base up, make the image of `point`; 0: the base itself is.
+
+    Raises UnknownName if the point is gone.
+    """
+    if conn.execute("SELECT 1 FROM point WHERE id = ?", (point,)).fetchone() is None:
+        raise UnknownName(what="point", name=point.hex())
+    return len(up_to(conn, volume, point))
+
+
 def in_state(conn: sqlite3.Connection, *states: LayerState, group: GroupId | None = None) -> tuple[Layer, ...]:
     """Layers in one of these states, of one group or of all; for boot, which finishes what they say is half done."""
     where = f"state IN ({marks(len(states))})"

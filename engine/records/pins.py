@@ -1,6 +1,7 @@
 """Pins: what holds a point, so that no fold or drop can take it. A row per point and holder.
 
-The database thread decides between a pin and a fold that start together: both are transactions.
+The database thread decides between a pin and a fold that start together: both are transactions. This module
+must never let a holder go by itself.
 """
 
 from __future__ import annotations

@@ -7,12 +7,11 @@ one transaction (durability.md 2.5, step 7). This module must never touch a file
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
 
 from engine.errors import PointPinned, Raced, UnknownName
-from engine.model import Generation, GenerationId, Group, GroupId, LayerId, Point, PointId, Role, SyncId
+from engine.model import Generation, GenerationId, Group, GroupId, LayerId, Point, PointId, Role
 from engine.records import generations, groups, layers, pins, volumes
 from engine.records.columns import from_us, to_us
 
@@ -79,58 +78,40 @@ def insert(conn: sqlite3.Connection, point: Point) -> None:
 
 def seal(
     conn: sqlite3.Connection,
-    group: GroupId,
-    sync: SyncId,
-    receipts: Mapping[LayerId, layers.Receipt],
+    point: Point,
+    receipts: Iterable[tuple[LayerId, layers.Receipt]],
     *,
-    sealed_at: datetime,
-    digest: bytes,
-    generation: GenerationId | None = None,
     history: Sequence[Generation] = (),
     term: int = 0,
-    base_bytes: int = 0,
-) -> Point:
+) -> Group:
     """All layers of the incoming sync sealed, its point visible and common, for the whole group at once.
 
-    `receipts` covers exactly the open packs, one for every volume; it is empty when the sync went into the
-    bases (the first point), then `base_bytes` is what the point holds. `term` and `history` are the peer's.
-    Raises Raced when the group no longer waits for this sync on this common point: then nothing of it counts.
+    `receipts` covers exactly the group's open packs, one for every volume; it is empty when the sync went into
+    the bases (the first point). `history` and `term` are the peer's as of the capture. Raises Raced when the
+    group no longer waits for this point on this common point: then nothing of it counts.
     """
-    before = _require_incoming(conn, group, sync)
-    incoming = before.incoming
-    assert incoming is not None
-    opened = layers.receiving(conn, group)
-    if {layer.id for layer in opened} != set(receipts) or any(layer.sync != sync for layer in opened):
+    before = _require_incoming(conn, point)
+    sealed = dict(receipts)
+    opened = layers.receiving(conn, point.group)
+    if {layer.id for layer in opened} != set(sealed):
         raise Raced(what="group", name=before.name, reason="its open layers are not those that were sealed")
-    members = [volume.id for volume in volumes.of_group(conn, group)]
-    if [layer.volume for layer in opened] != (members if incoming.builds_on is not None else []):
+    members = [volume.id for volume in volumes.of_group(conn, point.group)]
+    if [layer.volume for layer in opened] != (members if before.common is not None else []):
         raise Raced(what="group", name=before.name, reason="a volume of it has no layer to seal")
-    for layer, receipt in receipts.items():
-        layers.seal(conn, layer, incoming.point, receipt)
-    point = Point(
-        id=incoming.point,
-        group=group,
-        sequence=incoming.sequence,
-        captured_at=incoming.captured_at,
-        sealed_at=sealed_at,
-        generation=generation,
-        digest=digest,
-        bytes=base_bytes + sum(receipt.payload_bytes for receipt in receipts.values()),
-        pins=0,
-    )
+    for layer, receipt in sealed.items():
+        layers.seal(conn, layer, point.id, receipt)
     insert(conn, point)
-    generations.note(conn, group, history)
-    after = replace(before, common=point, generation=generation, term=max(before.term, term), incoming=None)
-    groups.update(conn, after, expects=before.version)
-    return point
+    generations.note(conn, point.group, history)
+    after = replace(before, common=point, generation=point.generation, term=max(before.term, term), incoming=None)
+    return groups.update(conn, after, expects=before.version)
 
 
-def _require_incoming(conn: sqlite3.Connection, group: GroupId, sync: SyncId) -> Group:
-    found = groups.by_id(conn, group)
+def _require_incoming(conn: sqlite3.Connection, point: Point) -> Group:
+    found = groups.by_id(conn, point.group)
     if found.role is not Role.RECOVERY:
         raise Raced(what="group", name=found.name, reason=f"it is {found.role.value} here")
-    if found.incoming is None or found.incoming.sync != sync:
-        raise Raced(what="group", name=found.name, reason="it does not receive this sync any more")
+    if found.incoming is None or found.incoming.point != point.id:
+        raise Raced(what="group", name=found.name, reason="it does not receive this point any more")
     if found.incoming.builds_on != (found.common.id if found.common else None):
         raise Raced(what="group", name=found.name, reason="its newest common point is another one")
     return found

@@ -190,6 +190,20 @@ def assign(conn: sqlite3.Connection, group: GroupId, volumes: Sequence[VolumeId]
             raise Raced(what="volume", name=by_id(conn, volume).name, reason="it is in a group, or was removed")
 
 
+def adopt_offer(conn: sqlite3.Connection, prepared: VolumeId, offered: Volume) -> None:
+    """A volume prepared here becomes the one that the peer offers: its id, size and hash seed.
+
+    Raises Raced if it is not free for it any more.
+    """
+    changed = conn.execute(
+        "UPDATE volume SET id = ?, size_bytes = ?, hash_seed = ?"
+        " WHERE id = ? AND prepared = 1 AND group_id IS NULL AND state <> 'dead'",
+        (offered.id, offered.size_bytes, to_u64(offered.hash_seed), prepared),
+    )
+    if changed.rowcount != 1:
+        raise Raced(what="volume", name=offered.name, reason="it is in a group, or was removed")
+
+
 def release(conn: sqlite3.Connection, group: GroupId) -> None:
     """Take all volumes out of a group that goes away."""
     conn.execute("UPDATE volume SET group_id = NULL, position = 0 WHERE group_id = ?", (group,))

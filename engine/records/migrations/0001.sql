@@ -69,12 +69,6 @@ CREATE TABLE snapshot (
     UNIQUE (group_id, name)
 ) STRICT;
 
--- the hashes of a settled sync, until they are in the tables of hashes
-CREATE TABLE redo (
-    sync BLOB PRIMARY KEY, group_id BLOB NOT NULL REFERENCES "group"(id) ON DELETE CASCADE,
-    point BLOB NOT NULL, sequence INTEGER NOT NULL
-) STRICT;
-
 CREATE TABLE job (
     id TEXT PRIMARY KEY, key TEXT NOT NULL, kind TEXT NOT NULL, group_name TEXT, request TEXT NOT NULL,
     state TEXT NOT NULL, outcome TEXT, error TEXT,
