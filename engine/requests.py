@@ -349,7 +349,7 @@ def error_doc(error: BaseException) -> ErrorDoc:
     """What clients are told of a failure. One that is no LeewardError is `internal`, with its own words as a detail."""
     if not isinstance(error, LeewardError):
         reason = f"{type(error).__name__}: {error}"
-        message = f"{LeewardError.meaning.rstrip('.')}: {reason}"
+        message = f"{LeewardError.meaning.rstrip('.')}: {reason}."
         return ErrorDoc(LeewardError.code, message, LeewardError.remedy, {"reason": reason})
     facts = error.details()
     return ErrorDoc(error.code, error.message, error.remedy.format(**facts), facts, error.exit_status)

@@ -122,6 +122,8 @@ FAILURES: dict[int, ResponseSpec] = {
 
 
 class Reads(Controller):
+    """What is there and what happened; nothing here changes anything."""
+
     path = "/v1"
 
     @get("/status", responses=FAILURES)
@@ -165,6 +167,8 @@ class Reads(Controller):
 
 
 class Jobs(Controller):
+    """Every change is asked for here and becomes a job."""
+
     path = "/v1/jobs"
 
     @get(responses=FAILURES)

@@ -23,6 +23,8 @@ from engine.requests import (
 
 
 class Service(Protocol):
+    """A running site, as its clients see it."""
+
     async def status(self, group: str | None) -> StatusDoc:
         """The whole site, or with only that group in `groups`. UnknownName."""
 

@@ -16,7 +16,12 @@ MOST = 1000
 
 @click.command()
 @click.option(
-    "--limit", type=click.IntRange(1, MOST), default=100, show_default=True, help="At most so many, the newest."
+    "--limit",
+    type=click.IntRange(1, MOST),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="At most so many, the newest.",
 )
 @click.option(
     "--after", type=click.IntRange(min=0), metavar="SEQUENCE", help="Those after this sequence, oldest first."

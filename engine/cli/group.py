@@ -26,14 +26,22 @@ def group() -> None:
     shell_complete=names_of("volumes"),
     help="A volume of this site; again for each further one. Their order stays.",
 )
-@click.option("--peer", required=True, shell_complete=names_of("peers"), help="The site that keeps the recovery side.")
+@click.option(
+    "--peer",
+    required=True,
+    metavar="PEER",
+    shell_complete=names_of("peers"),
+    help="The site that keeps the recovery side.",
+)
 @click.option(
     "--rpo",
     metavar="DURATION",
     callback=quantities.typed(quantities.duration),
     help="Sync by itself, so that no more than this is lost: 30s, 5m, 1h.",
 )
-@click.option("--keep", type=click.IntRange(min=1), default=24, show_default=True, help="Recovery points to keep.")
+@click.option(
+    "--keep", type=click.IntRange(min=1), metavar="N", default=24, show_default=True, help="Recovery points to keep."
+)
 @no_wait
 @common
 def create(

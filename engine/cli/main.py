@@ -41,6 +41,8 @@ COMMANDS = {
 
 
 class Program(click.RichGroup):
+    """Loads the module of a command when the command is named, or listed in the help."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 

@@ -20,7 +20,7 @@ def snapshot() -> None:
 @click.option(
     "--point", metavar="ID", help="The recovery point to copy, as `leeward points` lists it.  [default: newest]"
 )
-@click.option("--name", help="Name of the snapshot.  [default: the daemon picks one]")
+@click.option("--name", metavar="NAME", help="Name of the snapshot.  [default: the daemon picks one]")
 @no_wait
 @common
 def create(call: Call, group: str, point: str | None, name: str | None, no_wait: bool) -> None:
@@ -35,7 +35,7 @@ def create(call: Call, group: str, point: str | None, name: str | None, no_wait:
 
 
 @snapshot.command("list")
-@click.option("--group", shell_complete=names_of("groups"), help="Only those of this group.")
+@click.option("--group", metavar="GROUP", shell_complete=names_of("groups"), help="Only those of this group.")
 @common
 def list_(call: Call, group: str | None) -> None:
     """List the snapshots of this site."""

@@ -88,7 +88,7 @@ def test_the_remedy_is_filled_with_the_facts() -> None:
 def test_what_is_no_error_of_ours_is_internal_and_says_what_it_was() -> None:
     assert error_doc(KeyError("k")) == ErrorDoc(
         "internal",
-        "Something failed inside Leeward: KeyError: 'k'",
+        "Something failed inside Leeward: KeyError: 'k'.",
         LeewardError.remedy,
         {"reason": "KeyError: 'k'"},
         1,
