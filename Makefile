@@ -56,8 +56,9 @@ crash: tools venv ## every legal disk state after a kill or a power cut: STATES=
 crash-sampled: tools venv ## 2,000 of those states, as in make test
 	$(TESTS) tests/crash -- --crash-states 2000 --seed $(SEED)
 
-bench: tools venv ## speed as ratios against nbdcopy, qemu-img, rsync, nbdkit, qemu-nbd; results in build/bench
-	$(PYTEST) benchmarks --benchmark-only
+bench: tools venv ## speed as ratios against nbdcopy, qemu-img, rsync, nbdkit, qemu-nbd; BENCH="-k copy --size 512"
+	@mkdir -p build/bench
+	$(PYTEST) benchmarks -q --benchmark-only --benchmark-json build/bench/results.json $(BENCH)
 
 docs: venv ## build the documentation into build/docs, with warnings as errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/docs
