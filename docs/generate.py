@@ -57,7 +57,7 @@ terminal, lines elsewhere, nothing with `--json`. Ctrl-C ends the waiting and ne
 
 A failure is one line on standard error, `error: MESSAGE REMEDY [CODE]`; with `--json` it is the document
 `{{"error": {{"code", "message", "remedy", "details"}}}}` on standard output. The codes are listed in
-[errors](errors.md).
+[errors](errors.md). With `LEEWARD_TRACEBACK=1` a fault inside the program (`internal`) shows where it happened.
 """
 
 ERRORS_HEAD = f"""\

@@ -51,10 +51,17 @@ def groups(docs: tuple[GroupDoc, ...]) -> None:
 
 def peers(docs: tuple[PeerDoc, ...]) -> None:
     rows = [
-        (doc.name, doc.address, "connected" if doc.connected else "no contact", words.yes(not doc.plain))
+        (
+            doc.name,
+            doc.address,
+            "connected" if doc.connected else "no contact",
+            words.yes(not doc.plain),
+            doc.fingerprint,
+        )
         for doc in docs
     ]
-    output.table(("peer", "address", "link", "tls"), rows, "There are no peers; pair one with `leeward peer add`.")
+    columns = ("peer", "address", "link", "tls", "fingerprint")
+    output.table(columns, rows, "There are no peers; pair one with `leeward peer add`.")
 
 
 def volumes(docs: tuple[VolumeDoc, ...]) -> None:

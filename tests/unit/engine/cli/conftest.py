@@ -38,7 +38,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(api: ApiThread) -> dict[str, str]:
     """What commands see: the data directory of the site, and no terminal settings of who runs the tests."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
-    return {**kept, "LEEWARD_DATA": str(api.data), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::DeprecationWarning"}
+    return {
+        **kept,
+        "LEEWARD_DATA": str(api.data),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error::DeprecationWarning",
+    }
 
 
 @pytest.fixture

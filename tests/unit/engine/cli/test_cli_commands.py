@@ -30,7 +30,13 @@ def test_a_peer_is_added_listed_and_removed(api: ApiThread, leeward: Leeward) ->
         "id": None,
     }
     assert leeward("peer", "list", "--json").json == [added.json]
-    assert leeward("peer", "list").out.splitlines()[1].split() == ["lagoon", "127.0.0.1:7450", "connected", "no"]
+    assert leeward("peer", "list").out.splitlines()[1].split() == [
+        "lagoon",
+        "127.0.0.1:7450",
+        "connected",
+        "no",
+        "SHA256:ab",
+    ]
     assert leeward("peer", "remove", "lagoon", "--json").json == {"removed": "lagoon"}
     assert leeward("peer", "list").out == "There are no peers; pair one with `leeward peer add`.\n"
 
@@ -113,6 +119,12 @@ def test_sync_tells_people_what_it_did_and_how_it_went(with_group: None, leeward
     )
     assert done.err.splitlines()[-1] == "sync web: sending, 3.0 MiB of 3.0 MiB (100 %, 2.0 MiB/s)"
     assert leeward("points", "web").out.splitlines()[1].split()[0] == "1"
+
+
+def test_a_sync_that_found_nothing_changed_says_so(api: ApiThread, with_group: None, leeward: Leeward) -> None:
+    api.site.unchanged = True
+    assert leeward("sync", "web").out == "Group web: nothing had changed, in 0.2 s.\n"
+    assert leeward("sync", "web", "--json").json["point"] is None
 
 
 def test_no_wait_prints_the_operation_which_then_goes_on(api: ApiThread, with_group: None, leeward: Leeward) -> None:

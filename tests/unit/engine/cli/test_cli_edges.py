@@ -18,6 +18,8 @@ import pytest
 from command_run import Ran
 from memory_site import ApiThread
 
+from engine.cli.main import main
+
 Leeward = Callable[..., Ran]
 HEAVY = ("numpy", "litestar", "uvicorn", "uvloop", "msgspec", "structlog", "cryptography", "sqlite3", "asyncio", "rich")
 
@@ -103,6 +105,7 @@ def test_data_on_the_command_line_wins_over_the_environment(api: ApiThread, leew
     "words",
     [
         ("zap",),
+        ("init",),
         ("group", "zap"),
         ("group", "show"),
         ("group", "show", "a", "b"),
@@ -133,6 +136,17 @@ def test_a_fault_of_the_daemon_says_what_it_was(api: ApiThread, leeward: Leeward
     assert (done.status, done.err.count("\n")) == (1, 1)
     assert "ZeroDivisionError: division by zero" in done.err
     assert "[internal]" in done.err
+
+
+def test_a_fault_of_the_program_is_one_line_unless_its_trace_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("engine.cli.about.VERSION", object())  # no document can hold it
+    assert main(["version", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "internal"
+    monkeypatch.setenv("LEEWARD_TRACEBACK", "1")
+    with pytest.raises(TypeError):
+        main(["version", "--json"])
 
 
 def test_help_is_for_every_command_and_names_the_common_options(leeward: Leeward) -> None:
