@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from typing import ClassVar, Protocol
 
 from blockstore.disk import DiskFile
+from blockstore.errors import StoreFlushFailed
 from blockstore.units import BLOCK, StoreIdentity, within
 
+_NOT_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EINVAL)
+"""Errors of a durable write that say nothing about what earlier writes left on the disk."""
 _ZEROS = memoryview(bytes(1 << 20))
 
 
@@ -35,7 +38,7 @@ class BlockStore(Protocol):
         """As `read_into` if that needs no disk; False: it would block."""
 
     def write(self, data: memoryview | bytes, offset: int, durable: bool = False) -> None:
-        """Write `data`; `durable`: on the disk when it returns. OSError ENOSPC, EIO."""
+        """Write `data`; `durable`: on the disk when it returns. OSError ENOSPC, EIO; StoreFlushFailed if durable."""
 
     def zero(self, offset: int, length: int, may_punch: bool = True) -> None:
         """The range reads as zeros afterwards; its space is given back where `may_punch` and the store can."""
@@ -98,7 +101,13 @@ class DiskStore:
         inside = self.size_bytes - offset
         if len(data) > inside:
             data = memoryview(data)[: max(0, inside)]
-        self.file.write(data, offset, durable=durable)
+        try:
+            self.file.write(data, offset, durable=durable)
+        except OSError as error:
+            if durable and error.errno not in _NOT_THE_DISK:
+                self.file.sync_failed = True
+                raise StoreFlushFailed(path=self.path, reason=str(error.strerror)) from error
+            raise
 
     def zero(self, offset: int, length: int, may_punch: bool = True) -> None:
         end = min(offset + length, self.size_bytes)

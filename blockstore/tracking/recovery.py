@@ -65,9 +65,9 @@ class TrackingPlace:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a restart found. `lost`: why nothing can be believed; then there is no tracker."""
+    """What a restart found. `lost`: why nothing could be believed, so that every block counts as changed."""
 
-    tracker: ChangeTracker | None
+    tracker: ChangeTracker
     nonce: bytes
     suspect_blocks: int
     lost: str
@@ -120,9 +120,28 @@ def open_tracking(
     `pending` that the outcome of a sync is unknown, `fresh` that this process made the files and nobody wrote since.
     """
     try:
-        log = IntentLog.open(place.disk, place.intent_path, volume_id=place.volume_id, owner=place.tracking_id)
-    except TrackingLost as lost:
-        return _lost(place, lost, writes)
+        return _open(place, nonce, clean=clean, pending=pending, fresh=fresh, writes=writes, fail=fail)
+    except TrackingLost as error:
+        lost = error.message
+    # Tracking starts afresh in new files. Maps go first: none of an earlier run may speak for the new files.
+    drop_tracking(place)
+    make_tracking(place, all_dirty=True)
+    writes += UNTRUSTED_WRITES
+    found = _open(place, bytes(16), clean=False, pending=False, fresh=True, writes=writes, fail=fail)
+    return Found(found.tracker, found.nonce, blocks_in(place.size_bytes), lost, writes)
+
+
+def _open(
+    place: TrackingPlace,
+    nonce: bytes,
+    *,
+    clean: bool,
+    pending: bool,
+    fresh: bool,
+    writes: int,
+    fail: Callable[[TrackingFailed], None],
+) -> Found:
+    log = IntentLog.open(place.disk, place.intent_path, volume_id=place.volume_id, owner=place.tracking_id)
     pages = None
     try:
         pages = PagedBitmap.open(
@@ -136,11 +155,6 @@ def open_tracking(
         if log.newest.is_clean and not clean:
             raise TrackingLost(path=os.path.basename(place.intent_path), reason="the store was written while stopped")
         return _Opening(place, log, pages, pending=pending, fail=fail).run(nonce, fresh=fresh, writes=writes)
-    except TrackingLost as lost:
-        log.close()
-        if pages is not None:
-            pages.close()
-        return _lost(place, lost, writes)
     except BaseException:
         log.close()
         if pages is not None:
@@ -268,7 +282,3 @@ def _rows(page: int, rows: bytes, regions: int) -> list[RegionBits]:
         if bits:
             found.append((first + inside, bits))
     return found
-
-
-def _lost(place: TrackingPlace, lost: TrackingLost, writes: int) -> Found:
-    return Found(None, b"", blocks_in(place.size_bytes), lost.message, writes + UNTRUSTED_WRITES)

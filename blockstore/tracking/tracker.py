@@ -10,6 +10,7 @@ but in `start_afresh`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from blockstore.blockset import RegionBits
 from blockstore.errors import TrackingFailed
@@ -24,6 +25,16 @@ from blockstore.units import BLOCKS_PER_REGION, run_bits
 
 MAX_LOGGED_REGIONS = 64
 """A request over more regions than this goes by pages instead of the intent log."""
+
+
+class Guard(Protocol):
+    """A capture, as the write path sees it."""
+
+    def preserve(self, first: int, count: int) -> Wait | None:
+        """Blocks are about to be written. None: none of them has to be kept, or all are; else ask again after it."""
+
+    def guards(self, region: int) -> bool:
+        """Whether writes to the region still have to ask."""
 
 
 class ChangeTracker:
@@ -50,6 +61,8 @@ class ChangeTracker:
         self.hot = HotSet(log, regions, fail)
         self.pages = Checkpoint(pages, self.dirty_bits, last_bits, fail)
         self.in_flight = InFlight()
+        self.guard: Guard | None = None
+        """The capture under way."""
 
     # What changed
 
