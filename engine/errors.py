@@ -281,6 +281,16 @@ class SettingsInvalid(LeewardError):
 
 
 @dataclass(eq=False)
+class DialFailed(LeewardError):
+    peer: str
+    address: str
+    reason: str
+    code: ClassVar[str] = "dial_failed"
+    meaning: ClassVar[str] = "Peer {peer} does not answer at {address}: {reason}. It is dialled again and again."
+    remedy: ClassVar[str] = "Check that its daemon runs, that the address is right, and what lies between."
+
+
+@dataclass(eq=False)
 class HandshakeFailed(LeewardError):
     """A connection ended before both sides knew each other."""
 

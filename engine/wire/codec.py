@@ -137,6 +137,11 @@ class Decoder:
         """Where the next bytes belong; never empty."""
         return self._target
 
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether the stream may end here without a loss."""
+        return self._prefix is None and self._message is None and len(self._target) == limits.PREFIX_BYTES
+
     def advance(self, count: int) -> Message | None:
         """`count` bytes were written to the front of the target. Returns a message when it is whole, payload too.
 

@@ -1,0 +1,79 @@
+"""The first exchange of a link: what both sides can do together, which of two crossing connections stays.
+
+The dialler sends HELLO first; the other side answers with its own HELLO or with REFUSED, and the link stands. Both
+compute the same agreement from the same two messages. This module must never look at addresses, keys or records:
+who a peer is was settled below (TLS) and is compared above (`link`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from engine.errors import HandshakeFailed, LeewardError, PeerRefused, ProtocolVersion, WireDamaged
+from engine.wire.limits import TEXT_CHARS
+from engine.wire.messages import Hello, Message, Refused
+
+VERSION: Final = 1
+"""The newest version of the protocol that is spoken here."""
+
+OLDEST_VERSION: Final = 1
+
+FEATURES: Final[tuple[str, ...]] = ()
+"""Names of what a peer may use beyond its version's minimum."""
+
+CODECS: Final = ("plain", "lz4", "zstd")
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What both sides of a link can do."""
+
+    version: int
+    features: frozenset[str]
+    codecs: tuple[str, ...]
+
+
+def agree(ours: Hello, theirs: Hello) -> Agreed:
+    """The agreement of these two HELLOs, the same at both ends. Raises ProtocolVersion, HandshakeFailed."""
+    version = min(ours.version, theirs.version)
+    if version < OLDEST_VERSION:
+        spoken = str(VERSION) if OLDEST_VERSION == VERSION else f"{OLDEST_VERSION} to {VERSION}"
+        raise ProtocolVersion(peer=theirs.site_name, theirs=theirs.version, ours=spoken)
+    if ours.site_id == theirs.site_id:
+        raise HandshakeFailed(address=theirs.site_name, reason="it is this site itself")
+    codecs = tuple(codec for codec in CODECS if codec == "plain" or {codec} <= {*ours.codecs} & {*theirs.codecs})
+    return Agreed(version, frozenset(ours.features) & frozenset(theirs.features), codecs)
+
+
+def expect_hello(message: Message, peer: str) -> Hello:
+    """`message` as the HELLO that it has to be. Raises PeerRefused, WireDamaged."""
+    if isinstance(message, Refused):
+        raise refusal(message, peer)
+    if not isinstance(message, Hello):
+        raise WireDamaged(reason=f"{type(message).__name__} came before HELLO")
+    return message
+
+
+def gives_way(ours: Hello, theirs: Hello, standing: Hello | None, *, is_dialling: bool) -> bool:
+    """Whether the connection that `theirs` came on has to give way, at the side that was dialled.
+
+    `standing` is the peer's HELLO on the link there is; `is_dialling`: a HELLO of ours is under way to the same peer.
+    A peer dials only while it holds no link: its newer HELLO means that it lost the standing one. Where both dialled
+    at once the connection of the lower site id stays, at both ends.
+    """
+    if standing is not None and standing.session == theirs.session and theirs.number < standing.number:
+        return True
+    return is_dialling and ours.site_id < theirs.site_id
+
+
+def refused_by(error: LeewardError) -> Refused:
+    """The message that ends a link because of `error`."""
+    details = {key: value for key, value in error.details().items() if not isinstance(value, str) or len(value) < 200}
+    message, remedy = error.message[:TEXT_CHARS], error.advice[:TEXT_CHARS]
+    return Refused(None, None, error.code, message, remedy, details)
+
+
+def refusal(message: Refused, peer: str) -> LeewardError:
+    """The peer's refusal as an error of this side."""
+    return PeerRefused(peer=peer, reason=message.message, cause=message.code, cure=message.remedy)
