@@ -517,3 +517,12 @@ class Interrupted(LeewardError):
     code: ClassVar[str] = "interrupted"
     meaning: ClassVar[str] = "Operation {operation} was cut short by a restart of the daemon."
     remedy: ClassVar[str] = "Look at `leeward status` for what it reached, and ask again."
+
+
+@dataclass(eq=False)
+class SiteExists(LeewardError):
+    path: str
+    code: ClassVar[str] = "site_exists"
+    meaning: ClassVar[str] = "{path} holds a site already; it is left as it is."
+    remedy: ClassVar[str] = "Start it with `leeward serve --data {path}`, or choose another directory."
+    exit_status: ClassVar[int] = EXIT_REFUSED

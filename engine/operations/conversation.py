@@ -1,62 +1,87 @@
-"""Conversation: ask the peer about one group and wait for the answer, on whatever link there is.
+"""Conversation: ask the peer about one group and wait for the answer, on the link that stands now.
 
 Answers come through the link's handler in order; a lost link or a refusal ends the wait with an error.
-This module must never decide what an answer means.
+While blocks are shipped, what the receiver says of them goes to the shipper. This module must never decide
+what an answer means.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar, cast
-
-import msgspec
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import PeerRefused, PeerUnreachable
-from engine.link.peer import PeerLink
-from engine.wire.messages import Refused
+from engine.link.peer_link import PeerLink
+from engine.transfer.sender import Shipper
+from engine.wire.messages import Flushed, Grant, Landed, Message, Refused, Retry
 
-REPLY_DEADLINE_S = 60.0
-"""A peer that takes longer to answer a question is treated as gone; long work on its side sends no answer late."""
+if TYPE_CHECKING:
+    from engine.operations.handles import GroupHandle
 
-M = TypeVar("M", bound=msgspec.Struct)
+ANSWER_DEADLINE_S = 120.0
+"""Longer than any honest answer takes: a seal that flushes slow disks. PINGs find a dead peer long before."""
 
-
-class LinkLost(PeerUnreachable):
-    """The link ended while an answer was awaited; the sync resumes on the next one."""
+M = TypeVar("M", bound=Message)
+FOR_SHIPPER = (Grant, Landed, Retry, Flushed)
 
 
 class Conversation:
     """Questions and answers about one group over one link."""
 
-    def __init__(self, link: PeerLink, group: bytes) -> None:
+    def __init__(self, link: PeerLink) -> None:
         self.link = link
-        self.group = group
-        self._answers: asyncio.Queue[msgspec.Struct | None] = asyncio.Queue()
+        self.shipper: Shipper | None = None
+        self.sync: bytes | None = None
+        self._answers: asyncio.Queue[Message | None] = asyncio.Queue()
 
-    def answer(self, message: msgspec.Struct) -> None:
-        """An answer arrived. Called by the link's handler, on the loop."""
-        self._answers.put_nowait(message)
+    def hear(self, message: Message) -> None:
+        """A message for this side of the group arrived. Called by the link's handler, on the loop."""
+        if self.shipper is not None and isinstance(message, FOR_SHIPPER):
+            self.shipper.message(message)
+        elif self.shipper is not None and isinstance(message, Refused):
+            self.shipper.fail(self._refused(message))
+        else:
+            self._answers.put_nowait(message)
 
     def end(self) -> None:
         """The link is gone: whoever waits is told."""
+        if self.shipper is not None:
+            self.shipper.fail(PeerUnreachable(peer=self.link.peer.name))
         self._answers.put_nowait(None)
 
-    async def ask(self, question: msgspec.Struct, expected: type[M], *, deadline_s: float = REPLY_DEADLINE_S) -> M:
-        """Send `question` and return the answer. Raises LinkLost, PeerRefused."""
+    async def ask(self, question: Message, expected: type[M]) -> M:
+        """Send `question` and return the answer. Raises PeerUnreachable when the link is lost, PeerRefused."""
         await self.link.send(question)
         try:
-            async with asyncio.timeout(deadline_s):
-                while True:
-                    message = await self._answers.get()
-                    if message is None:
-                        raise LinkLost(peer=self.link.peer.name)
-                    if isinstance(message, Refused):
-                        raise PeerRefused(
-                            peer=self.link.peer.name, reason=message.message, cause=message.code, cure=message.remedy
-                        )
-                    if isinstance(message, expected):
-                        return cast(M, message)
-                    # An answer to a question that was given up: nobody waits for it any more.
+            async with asyncio.timeout(ANSWER_DEADLINE_S):
+                return await self._answer(expected)
         except TimeoutError:
             self.link.close("no answer in time")
-            raise LinkLost(peer=self.link.peer.name) from None
+            raise PeerUnreachable(peer=self.link.peer.name) from None
+
+    async def _answer(self, expected: type[M]) -> M:
+        while True:
+            message = await self._answers.get()
+            if message is None:
+                raise PeerUnreachable(peer=self.link.peer.name)
+            if isinstance(message, Refused):
+                raise self._refused(message)
+            if isinstance(message, expected):
+                return message
+            # An answer to a question that was given up: nobody waits for it any more.
+
+    def _refused(self, message: Refused) -> PeerRefused:
+        return PeerRefused(peer=self.link.peer.name, reason=message.message, cause=message.code, cure=message.remedy)
+
+
+@asynccontextmanager
+async def converse(handle: GroupHandle, link: PeerLink) -> AsyncIterator[Conversation]:
+    """Talk about the group on this link; one conversation a group at a time."""
+    assert handle.talk is None, "one conversation a group"
+    talk = handle.talk = Conversation(link)
+    try:
+        yield talk
+    finally:
+        handle.talk = None

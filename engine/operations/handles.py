@@ -1,30 +1,44 @@
-"""What runs for a group: its open volumes, layers, snapshots and the session that receives. No decisions.
+"""What runs for a group: its open volumes, layers, snapshots and conversations. No decisions.
 
-The records say what is true; these handles are made to match them by `converge` and are changed by the
-stories of this folder, always under the group's lock. This module must never do I/O.
+The records say what is true; these handles are made to match them and are changed by the stories of this
+folder, under the group's lock where two of them could meet. This module must never do I/O.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from blockstore.layer import IncomingLayer, Layer
+from blockstore.errors import VolumeFailed
+from blockstore.layer import IncomingLayer
 from blockstore.overlay import Overlay, OverlayIO
+from blockstore.pack_read import SealedPack
+from blockstore.units import BLOCK
 from blockstore.volume import Volume
 from blockstore.writer import Writer
 from engine import model
 from engine.transfer.receiver import ReceiveSession
 
+if TYPE_CHECKING:
+    from engine.operations.capture import GroupCapture
+    from engine.operations.context import Progress
+    from engine.operations.conversation import Conversation
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class VolumeHandle:
-    """One open volume of this site. `open` is None while it is failed; then `failure` says why."""
+    """One volume of this site. `open` is None while it cannot be used; then `failure` says why.
+
+    `chain` are its sealed packs, oldest first. `retired` were folded and may still be read by an image that
+    was made before.
+    """
 
     record: model.Volume
     open: Volume | None = None
     failure: str = ""
-    chain: tuple[Layer, ...] = ()
+    chain: tuple[SealedPack, ...] = ()
+    retired: list[SealedPack] = field(default_factory=list)
     top: Overlay | None = None
     top_io: OverlayIO | None = None
     writer: Writer | None = None
@@ -33,24 +47,29 @@ class VolumeHandle:
     def name(self) -> str:
         return self.record.name
 
+    @property
+    def problem(self) -> str:
+        """Why hosts or syncs cannot use it; empty while all is well."""
+        return self.failure or (self.open.failed if self.open is not None else "it is not open")
+
     def require_open(self) -> Volume:
         """The open volume. Raises VolumeFailed."""
-        from blockstore.errors import VolumeFailed
-
-        if self.open is None:
-            raise VolumeFailed(volume=self.name, reason=self.failure or "it is not open")
+        if self.open is None or self.problem:
+            raise VolumeFailed(volume=self.name, reason=self.problem)
         return self.open
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SnapshotHandle:
-    """The open overlays of a snapshot, one a volume, in the group's order."""
+    """The open overlays of a snapshot and what is exported of each, in the group's order of volumes."""
 
     record: model.Snapshot
+    point: model.Point
     overlays: list[Overlay]
+    views: list[OverlayIO]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Receiving:
     """One session that receives a sync: its layers stand in the group's order of volumes."""
 
@@ -59,13 +78,16 @@ class Receiving:
     session: ReceiveSession
     layers: list[IncomingLayer]
     layer_ids: list[model.LayerId]
-    point: model.PointId
-    sequence: int
+    incoming: model.Incoming
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class GroupHandle:
-    """One group of this site. `lock` is held by whoever changes its handles or records."""
+    """One group of this site.
+
+    `capture` is the image that a running sync holds, `talk` its conversation, `syncing` its progress.
+    `unsettled` names a point whose hashes still have to be applied to the hash tables.
+    """
 
     id: model.GroupId
     name: str
@@ -73,18 +95,19 @@ class GroupHandle:
     volumes: list[VolumeHandle] = field(default_factory=list)
     snapshots: dict[str, SnapshotHandle] = field(default_factory=dict)
     receiving: Receiving | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    is_syncing: bool = False
+    capture: GroupCapture | None = None
+    talk: Conversation | None = None
+    syncing: Progress | None = None
+    unsettled: model.PointId | None = None
     is_split: bool = False
-    done_bytes: int = 0
-    total_bytes: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def failure(self) -> str:
-        """Why the group cannot work, empty if it can."""
-        return "; ".join(f"{v.name}: {v.failure}" for v in self.volumes if v.failure)
+        """Why the group cannot work; empty if it can."""
+        return "; ".join(f"volume {v.name}: {v.problem}" for v in self.volumes if v.problem)
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes of blocks that may differ from the newest sealed point; protected side only."""
-        return sum(v.open.dirty_blocks * 4096 for v in self.volumes if v.open is not None)
+        """Bytes of blocks that may differ from the newest sealed point, counted from the live bitmaps."""
+        return sum(v.open.dirty_blocks * BLOCK for v in self.volumes if v.open is not None)

@@ -173,6 +173,11 @@ def set_top(conn: sqlite3.Connection, volume: VolumeId, top: LayerId | None) -> 
     _set(conn, volume, "top = ?", top)
 
 
+def set_hash_seed(conn: sqlite3.Connection, volume: VolumeId, hash_seed: int) -> None:
+    """The secret seed of its block hashes: the protected site's, once a group of it takes the volume."""
+    _set(conn, volume, "hash_seed = ?", to_u64(hash_seed))
+
+
 def set_store(conn: sqlite3.Connection, volume: VolumeId, store: str, size_bytes: int) -> None:
     """Its store lies elsewhere now, or has grown."""
     _set(conn, volume, "store = ?, size_bytes = ?", store, size_bytes)

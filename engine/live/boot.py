@@ -1,0 +1,171 @@
+"""Boot: open what the records name, finish what they say is half done, and leave alone what they do not name.
+
+A volume that cannot be opened fails alone: its group says why, everything else comes up. There is no recovery
+code for role changes here: the records are true, and `converge` makes the rest match. This module must never
+remove a file that no record names: it reports it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import partial
+
+from blockstore.errors import LeewardError
+from blockstore.layer import SealReceipt
+from blockstore.overlay import Overlay
+from blockstore.pack_read import SealedPack
+from engine import model
+from engine.errors import Interrupted
+from engine.live.site import Site
+from engine.model import LayerState, Role, SyncState
+from engine.operations import fold, promote, snapshot, staging, volumes
+from engine.operations.context import Context
+from engine.operations.converge import converge
+from engine.operations.handles import GroupHandle, VolumeHandle
+from engine.operations.receive import open_pack
+from engine.records import groups, jobs, layers, points
+from engine.records import volumes as volume_records
+from engine.requests import error_doc
+
+
+async def boot(site: Site) -> None:
+    """Bring up every volume and group. Raises only what no group of its own can answer for."""
+    ctx = site.ctx
+    await volumes.forget_dead(ctx)
+    for record in await ctx.database.read(volume_records.all):
+        if record.group is None:
+            handle = site.free[record.name] = VolumeHandle(record)
+            await volumes.try_open(ctx, handle)
+    for group in await ctx.database.read(groups.all):
+        site.add_group(await open_group(ctx, group))
+    await _sort_out_jobs(site)
+
+
+async def open_group(ctx: Context, record: model.Group) -> GroupHandle:
+    """One group, its exports up unless a volume of it failed."""
+    handle = GroupHandle(id=record.id, name=record.name, peer=record.peer)
+    for volume in await ctx.database.read(lambda conn: volume_records.of_group(conn, record.id)):
+        opened = VolumeHandle(volume)
+        await volumes.try_open(ctx, opened)
+        handle.volumes.append(opened)
+    try:
+        if record.role is Role.RECOVERY:
+            await promote.take_back(ctx, handle)
+        await staging.remove_dead(ctx, handle)
+        await _open_layers(ctx, record, handle)
+        await _open_tracking(ctx, record, handle)
+        await _open_snapshots(ctx, handle)
+        await _finish_fold(ctx, record, handle)
+        await converge(ctx, handle)
+    except (LeewardError, OSError) as error:
+        for member in handle.volumes:
+            if not member.failure:
+                await volumes.fail(ctx, member, error)
+    return handle
+
+
+async def _open_layers(ctx: Context, record: model.Group, handle: GroupHandle) -> None:
+    for volume in handle.volumes:
+        if volume.open is None:
+            continue
+        packs: list[SealedPack] = []
+        for row in await ctx.database.read(partial(layers.chain, volume=volume.record.id)):
+            if row.state is not LayerState.SET_ASIDE:
+                packs.append(await ctx.pool.call(open_pack, ctx, volume.record, row.id, receipt_of(row)))
+        volume.chain = tuple(packs)
+    if record.common is not None and record.role is Role.RECOVERY:
+        await staging.forget_seeds(ctx, handle)
+
+
+def receipt_of(row: model.Layer) -> SealReceipt:
+    """What the records keep of a sealed layer."""
+    return SealReceipt(
+        length_bytes=row.length_bytes,
+        directory_offset=row.directory_offset,
+        directory_check=row.directory_check.to_bytes(8, "little"),
+        blocks=row.blocks,
+        payload_bytes=0,
+        digest=row.digest,
+    )
+
+
+async def _open_tracking(ctx: Context, record: model.Group, handle: GroupHandle) -> None:
+    """Tracking of a side that is or was writable; what a running sync had frozen counts as dirty again."""
+    pending = record.pending
+    is_doubtful = pending is not None and pending.state is SyncState.SEALING
+    if pending is not None and not is_doubtful:
+        await ctx.database.transact(lambda conn: groups.abandon(conn, handle.id))
+    for volume in handle.volumes:
+        tracking = volume.record.tracking
+        if volume.open is None or tracking is None or record.role is Role.RECOVERY:
+            continue
+        clean = volume.record.identity is not None
+        if clean and volumes.was_written_behind(volume.record, volume.open.store.identity()):
+            text = f"The store of volume {volume.name} was changed while the daemon was down: all of it is compared."
+            ctx.report("warning", "store_changed", text, group=handle.name)
+            clean = False
+            await volumes.start_tracking(ctx, volume)
+        else:
+            await volumes.resume_tracking(
+                ctx, volume, tracking, nonce=volume.record.nonce, clean=clean, pending=is_doubtful
+            )
+    if record.common is not None and record.role is not Role.RECOVERY:
+        handle.unsettled = record.common.id
+    await _open_tops(ctx, record, handle)
+
+
+async def _open_tops(ctx: Context, record: model.Group, handle: GroupHandle) -> None:
+    tops = [volume.record.top for volume in handle.volumes]
+    if not any(tops) or record.common is None:
+        return
+    overlays: list[Overlay] = []
+    for volume, top in zip(handle.volumes, tops, strict=True):
+        assert top is not None, "a promotion gives every volume of a group a top"
+        overlays.append(await ctx.pool.call(open_overlay, ctx, volume, top))
+    await promote.bind_tops(ctx, handle, record.common, overlays)
+
+
+def open_overlay(ctx: Context, volume: VolumeHandle, layer: model.LayerId) -> Overlay:
+    """A recorded overlay of a volume. Blocking. Raises LayerDamaged, OSError."""
+    record = volume.record
+    return Overlay.open(
+        ctx.disk,
+        ctx.paths.layers(record.id),
+        layer_id=layer,
+        volume_id=record.id,
+        image_bytes=record.size_bytes,
+        live_folder=ctx.paths.live_folder(record.id),
+    )
+
+
+async def _open_snapshots(ctx: Context, handle: GroupHandle) -> None:
+    for record in await snapshot.finish_deletes(ctx, handle):
+        point = await ctx.database.read(partial(points.get, point=record.point))
+        overlays = [
+            await ctx.pool.call(open_overlay, ctx, volume, layer)
+            for volume, layer in zip(handle.volumes, record.layers, strict=True)
+        ]
+        handle.snapshots[record.name] = await snapshot.bind(ctx, handle, record, point, overlays)
+
+
+async def _finish_fold(ctx: Context, record: model.Group, handle: GroupHandle) -> None:
+    """A fold that was begun is repeated from its start: until it is done, its layer hides what it changes."""
+    if record.role is not Role.RECOVERY:
+        return
+    begun = await ctx.database.read(lambda conn: layers.in_state(conn, LayerState.FOLDING, group=handle.id))
+    if begun:
+        order = {volume.record.id: index for index, volume in enumerate(handle.volumes)}
+        await fold.finish(ctx, handle, tuple(sorted(begun, key=lambda layer: order[layer.volume])))
+
+
+async def _sort_out_jobs(site: Site) -> None:
+    """Syncs that a restart cut run again; other jobs are told as interrupted."""
+    ctx = site.ctx
+    now = ctx.clock.now()
+    for record in await ctx.database.read(jobs.unfinished):
+        if record.kind == "sync" and record.group in site.groups_by_name:
+            site.resume_sync(await ctx.database.transact(partial(jobs.requeue, job=record.id)))
+        else:
+            told = json.dumps(asdict(error_doc(Interrupted(operation=record.id))))
+            await ctx.database.transact(partial(jobs.finish, job=record.id, at=now, error=told))

@@ -1,0 +1,56 @@
+"""The end of a run: every volume is stopped clean, so that the next start has nothing to recover.
+
+What cannot be stopped clean is left as a crash would leave it, which is always safe. This module must never
+wait for a host or a peer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import partial
+
+from blockstore.errors import LeewardError
+from blockstore.units import StoreIdentity
+from engine.live.site import Site
+from engine.model import VolumeId
+from engine.operations.context import Context
+from engine.operations.converge import withdraw
+from engine.operations.handles import VolumeHandle
+from engine.records import volumes
+
+
+async def stop_volumes(site: Site) -> None:
+    """Withdraw, flush, record and close every volume of the site."""
+    handles = list(site.free.values())
+    for running in site.groups_by_name.values():
+        handles += running.handle.volumes
+        for snapshot in running.handle.snapshots.values():
+            for overlay in snapshot.overlays:
+                await site.ctx.pool.call(overlay.close)
+    for handle in handles:
+        try:
+            await _stop(site.ctx, handle)
+        except (LeewardError, OSError) as error:
+            # The next start recovers it from its intent log, as after a crash.
+            site.ctx.report("error", "unclean_stop", f"Volume {handle.name} was not stopped clean: {error}")
+
+
+async def _stop(ctx: Context, handle: VolumeHandle) -> None:
+    opened = handle.open
+    if opened is None:
+        return
+    was_written = handle.writer is not None
+    await withdraw(ctx, handle)
+    if was_written and not opened.failed and handle.top is None:
+        await ctx.pool.finish(opened.stop_clean)
+        identity = opened.store.identity()
+        await ctx.database.transact(partial(_stopped, volume=handle.record.id, identity=identity, writes=opened.writes))
+    if handle.top is not None:
+        await ctx.pool.call(handle.top.close)
+    for pack in (*handle.chain, *handle.retired):
+        await ctx.pool.call(pack.close)
+    await ctx.pool.call(opened.close)
+
+
+def _stopped(conn: sqlite3.Connection, volume: VolumeId, identity: StoreIdentity, writes: int) -> None:
+    volumes.stopped(conn, volume, identity, writes=writes)

@@ -1,0 +1,132 @@
+"""A group is made once, at the protected site; here the peer hears of it and makes it too.
+
+For each volume the peer takes a store prepared there under the same name, else it makes a sparse file in
+its `store_dir`. If the peer is away this happens at the next contact. Repeating it changes nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+from blockstore.errors import StoreTooSmall
+from blockstore.stores.kinds import make_store
+from engine import model
+from engine.errors import NameTaken, RefusedByState
+from engine.link.peer_link import PeerLink
+from engine.model import GroupId, Role, VolumeId, VolumeState
+from engine.operations.context import Context
+from engine.operations.conversation import Conversation
+from engine.operations.handles import GroupHandle
+from engine.records import groups, volumes
+from engine.wire.messages import GroupAccepted, GroupOffer, VolumeOffer
+
+
+async def announce(ctx: Context, handle: GroupHandle, talk: Conversation) -> None:
+    """Tell the peer of this group unless it knows. Raises LinkLost, PeerRefused."""
+    record = await ctx.database.transact(lambda conn: groups.by_id(conn, handle.id))
+    if record.announced or record.role is Role.RECOVERY:
+        return
+    offer = GroupOffer(
+        group=record.id,
+        name=record.name,
+        term=record.term,
+        keep=record.keep,
+        rpo_s=record.rpo_s,
+        volumes=tuple(
+            VolumeOffer(id=v.record.id, name=v.name, size_bytes=v.record.size_bytes, seed=v.record.hash_seed)
+            for v in handle.volumes
+        ),
+    )
+    await talk.ask(offer, GroupAccepted)
+    await ctx.database.transact(lambda conn: groups.announced(conn, record.id))
+
+
+async def make_offered(ctx: Context, link: PeerLink, offer: GroupOffer) -> model.Group:
+    """Make the group that the peer offers, as recovery side. Raises NameTaken, StoreTooSmall, RefusedByState."""
+    found = await ctx.database.transact(lambda conn: groups.find(conn, offer.name))
+    if found is not None:
+        if found.id != offer.group:
+            raise NameTaken(what="group", name=offer.name)
+        return found
+    prepared = await ctx.database.transact(lambda conn: [volumes.find(conn, volume.name) for volume in offer.volumes])
+    members = [
+        _taken(old, want, offer) if old is not None else await _made(ctx, want)
+        for old, want in zip(prepared, offer.volumes, strict=True)
+    ]
+    group = model.Group(
+        id=GroupId(offer.group),
+        name=offer.name,
+        version=0,
+        role=Role.RECOVERY,
+        term=offer.term,
+        peer=link.peer.name,
+        rpo_s=offer.rpo_s,
+        keep=offer.keep,
+        announced=True,
+        common=None,
+        equal_at=None,
+        generation_due=False,
+        generation=None,
+        pending=None,
+        incoming=None,
+        created_at=ctx.clock.now(),
+    )
+
+    def commit(conn: sqlite3.Connection) -> None:
+        groups.insert(conn, group)
+        for old, member in zip(prepared, members, strict=True):
+            if old is not None:
+                volumes.set_hash_seed(conn, old.id, member.hash_seed)
+            else:
+                volumes.insert(conn, member)
+        volumes.assign(conn, group.id, [member.id for member in members])
+
+    await ctx.database.transact(commit)
+    return group
+
+
+def _taken(old: model.Volume, want: VolumeOffer, offer: GroupOffer) -> model.Volume:
+    """A volume that was prepared here under the offered name. It takes the peer's id, size and hash seed."""
+    if not old.prepared or old.group is not None:
+        raise RefusedByState(
+            operation="group create", group=offer.name, reason=f"volume {old.name} at this site is not free for it"
+        )
+    if old.size_bytes < want.size_bytes:
+        raise StoreTooSmall(path=old.store, size_bytes=old.size_bytes, needed_bytes=want.size_bytes)
+    if old.size_bytes > want.size_bytes:
+        reason = f"volume {old.name} has {old.size_bytes} bytes here and {want.size_bytes} at the protected site"
+        raise RefusedByState(operation="group create", group=offer.name, reason=reason)
+    return replace(old, size_bytes=want.size_bytes, hash_seed=want.seed)
+
+
+async def _made(ctx: Context, want: VolumeOffer) -> model.Volume:
+    folder = Path(ctx.settings.store_dir)
+    ctx.disk.make_dir(str(folder))
+    path = str(folder / f"{want.name}.img")
+    if not ctx.disk.exists(path):
+        await ctx.pool.call(make_store, ctx.disk, path, want.size_bytes)
+    return model.Volume(
+        id=VolumeId(want.id),
+        name=want.name,
+        store=path,
+        size_bytes=want.size_bytes,
+        prepared=False,
+        state=VolumeState.ACTIVE,
+        reason="",
+        group=None,
+        position=0,
+        tracking=None,
+        nonce=bytes(16),
+        writes=0,
+        hash_seed=want.seed,
+        wwn=model.new_wwn(ctx.clock.token(13)),
+        identity=None,
+        top=None,
+    )
+
+
+async def members(ctx: Context, group: model.Group) -> tuple[model.Volume, ...]:
+    """The recorded volumes of a group, in its order."""
+    return await ctx.database.read(lambda conn: volumes.of_group(conn, group.id))

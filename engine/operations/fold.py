@@ -1,0 +1,57 @@
+"""Folding: what retention lets go is copied into the base, in the background, a bounded piece at a time.
+
+The point is gone in the first transaction; until the last one its layers still hide every block that is
+being changed, so a crash, an I/O error or a full disk in between costs nothing but another try. This
+module must never fold past a pin, nor the newest point.
+"""
+
+from __future__ import annotations
+
+from blockstore.fold import Fold
+from engine import model
+from engine.errors import PointPinned, RefusedByState
+from engine.operations import staging
+from engine.operations.context import Context
+from engine.operations.handles import GroupHandle
+from engine.operations.snapshot import close_retired
+from engine.records import folds, groups
+
+PIECE_BYTES = 64 << 20
+
+
+async def fold_due(ctx: Context, handle: GroupHandle) -> int:
+    """Fold until only the points to be kept are left; returns how many went. Raises OSError, LayerDamaged."""
+    done = 0
+    while await _is_due(ctx, handle):
+        try:
+            layers = await ctx.database.transact(lambda conn: folds.start(conn, handle.id))
+        except (PointPinned, RefusedByState):
+            break  # a pin or a seal came between: what is due is looked at again after the next seal
+        await finish(ctx, handle, layers)
+        done += 1
+    return done
+
+
+async def _is_due(ctx: Context, handle: GroupHandle) -> bool:
+    record = await ctx.database.transact(lambda conn: groups.by_id(conn, handle.id))
+    if record.role is not model.Role.RECOVERY:
+        return False
+    return bool(await ctx.database.transact(lambda conn: folds.retention(conn, handle.id, record.keep)))
+
+
+async def finish(ctx: Context, handle: GroupHandle, layers: tuple[model.Layer, ...]) -> None:
+    """Copy the oldest layer of every volume into its base, then forget it. Repeated from the start after a crash."""
+    for volume, layer in zip(handle.volumes, layers, strict=True):
+        pack = volume.chain[0]
+        assert pack.layer_id == layer.id, "the oldest layer is the one to fold"
+        opened = volume.require_open()
+        work = Fold(ctx.disk, pack, opened.store, opened.hashes)
+        while not await ctx.pool.call(work.step, PIECE_BYTES):
+            pass
+    async with handle.lock:
+        await ctx.database.transact(lambda conn: folds.finish(conn, [layer.id for layer in layers]))
+        for volume in handle.volumes:
+            volume.retired.append(volume.chain[0])
+            volume.chain = volume.chain[1:]
+        await staging.remove_dead(ctx, handle)
+        await close_retired(ctx, handle)

@@ -1,0 +1,98 @@
+"""Groups come and go: create at the protected site, remove at either; and peers.
+
+`group create` is said once, at the protected site; it succeeds without the peer, which hears of the group
+at the next contact. This module must never wait for a peer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+
+from engine import model
+from engine.errors import BadValue, NameTaken, RefusedByState, UnknownName
+from engine.model import GroupId, Role
+from engine.operations import volumes as volume_stories
+from engine.operations.context import Context
+from engine.operations.handles import GroupHandle, VolumeHandle
+from engine.records import groups, peers, volumes
+from engine.requests import GroupCreate
+
+
+async def create(ctx: Context, request: GroupCreate, free: Mapping[str, VolumeHandle]) -> GroupHandle:
+    """A new protected group of free volumes, tracked from now on.
+
+    Raises BadValue, NameTaken, UnknownName, RefusedByState, VolumeFailed.
+    """
+    volume_stories.check_name("group", request.name)
+    await _check(ctx, request)
+    members = [_member(request, free, name) for name in request.volumes]
+    for member in members:
+        member.require_open()
+        await volume_stories.start_tracking(ctx, member)
+    record = model.Group(
+        id=GroupId(ctx.clock.token(16)),
+        name=request.name,
+        version=0,
+        role=Role.PROTECTED,
+        term=1,
+        peer=request.peer,
+        rpo_s=request.rpo_s,
+        keep=request.keep,
+        announced=False,
+        common=None,
+        equal_at=None,
+        generation_due=True,
+        generation=None,
+        pending=None,
+        incoming=None,
+        created_at=ctx.clock.now(),
+    )
+
+    def commit(conn: sqlite3.Connection) -> None:
+        groups.insert(conn, record)
+        volumes.assign(conn, record.id, [member.record.id for member in members])
+
+    await ctx.database.transact(commit)
+    return GroupHandle(id=record.id, name=record.name, peer=record.peer, volumes=members)
+
+
+async def _check(ctx: Context, request: GroupCreate) -> None:
+    if not request.volumes:
+        raise BadValue(what="group", value=request.name, reason="it needs at least one volume")
+    if len(set(request.volumes)) != len(request.volumes):
+        raise BadValue(what="list of volumes", value=", ".join(request.volumes), reason="a volume is named twice")
+    if request.keep < 1:
+        raise BadValue(what="number of points to keep", value=str(request.keep), reason="keep at least one")
+
+    def look(conn: sqlite3.Connection) -> bool:
+        peers.get(conn, request.peer)
+        return groups.find(conn, request.name) is not None
+
+    if await ctx.database.transact(look):
+        raise NameTaken(what="group", name=request.name)
+
+
+def _member(request: GroupCreate, free: Mapping[str, VolumeHandle], name: str) -> VolumeHandle:
+    handle = free.get(name)
+    if handle is None:
+        raise UnknownName(what="free volume", name=name)
+    if handle.record.prepared:
+        raise RefusedByState(
+            operation="group create",
+            group=request.name,
+            reason=f"volume {name} waits for a group of the peer (--recovery)",
+        )
+    return handle
+
+
+async def remove(ctx: Context, handle: GroupHandle) -> None:
+    """Forget a group: its volumes are free again, its points gone. Raises RefusedByState while it has snapshots."""
+    await ctx.database.transact(lambda conn: groups.delete(conn, handle.id))
+
+
+async def check_removable(ctx: Context, handle: GroupHandle) -> None:
+    """Raises RefusedByState while snapshots of the group stand."""
+    if handle.snapshots:
+        name = next(iter(handle.snapshots))
+        raise RefusedByState(operation="group remove", group=handle.name, reason=f"it has snapshot {name}")

@@ -1,0 +1,40 @@
+"""Reopen a volume that failed, once its disk is repaired: close, forget its cache, open, and count all as changed.
+
+What the page cache shows may never have reached the disk, so the cache goes first and the next sync compares
+every block by hash. This module must never trust a bit from before the failure.
+"""
+
+from __future__ import annotations
+
+from engine.model import Role, VolumeState
+from engine.operations import volumes
+from engine.operations.context import Context
+from engine.operations.converge import converge, withdraw
+from engine.operations.handles import GroupHandle, VolumeHandle
+from engine.records import groups
+from engine.records import volumes as records
+
+
+async def reopen(ctx: Context, handle: VolumeHandle, group: GroupHandle | None) -> None:
+    """Open the volume anew, its exports up on return. Raises Store* errors, OSError; it stays failed then."""
+    await withdraw(ctx, handle)
+    if handle.open is not None:
+        closing, handle.open = handle.open, None
+        await ctx.pool.call(closing.store.drop_cache)
+        await ctx.pool.call(closing.close)
+    handle.failure = "it is being reopened"
+    try:
+        handle.open = await ctx.pool.call(volumes.open_blocking, ctx, handle.record)
+    except Exception as error:
+        await volumes.fail(ctx, handle, error)
+        raise
+    await ctx.pool.call(handle.open.store.drop_cache)
+    handle.failure = ""
+    await ctx.database.transact(lambda conn: records.set_state(conn, handle.record.id, VolumeState.ACTIVE))
+    if group is None:
+        return
+    record = await ctx.database.read(lambda conn: groups.by_id(conn, group.id))
+    if record.role is not Role.RECOVERY:
+        await volumes.start_tracking(ctx, handle)
+    await converge(ctx, group)
+    ctx.report("info", "volume_reopened", f"Volume {handle.name} is open again.", group=group.name)

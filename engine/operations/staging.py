@@ -1,0 +1,152 @@
+"""The layers into which a sync is received: made, found again after a break, finished or dropped.
+
+A delta goes into one pack a volume; the first copy of a group goes straight into the bases, since there is
+no point to protect yet. Rows come before files at birth and files before rows at death, so that every file
+has a row. This module must never touch a sealed layer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from blockstore.layer import IncomingLayer
+from blockstore.pack import OpenPack
+from blockstore.seed import SeedBase
+from engine import model
+from engine.model import LayerId, LayerState, SyncId
+from engine.operations.context import Context
+from engine.operations.handles import GroupHandle, Receiving, VolumeHandle
+from engine.records import groups, incoming, layers
+from engine.wire.messages import Begin
+
+Named = tuple[LayerId, IncomingLayer]
+
+
+async def open_layers(ctx: Context, handle: GroupHandle, message: Begin, wanted: model.Incoming) -> list[Named]:
+    """One incoming layer a volume for this sync, in the group's order; what landed before is kept where it fits."""
+    if message.mode == "delta":
+        return await _open_packs(ctx, handle, wanted)
+
+    def commit(conn: sqlite3.Connection) -> None:
+        record = groups.by_id(conn, handle.id)
+        incoming.begin(conn, handle.id, wanted, expects=record.version)
+
+    await ctx.database.transact(commit)
+    seed = SyncId(message.sync if message.mode == "seed" else message.builds_on or b"")
+    return [(LayerId(seed), await ctx.pool.call(_open_seed, ctx, volume, seed)) for volume in handle.volumes]
+
+
+def _open_seed(ctx: Context, volume: VolumeHandle, seed: SyncId) -> SeedBase:
+    opened = volume.require_open()
+    for name in ctx.disk.list(opened.folder):
+        if name.endswith(".seed") and name != f"{seed.hex()}.seed":
+            ctx.disk.unlink(f"{opened.folder}/{name}")  # of a first copy that was begun anew: it stands for nothing
+    make = SeedBase.recover if ctx.disk.exists(f"{opened.folder}/{seed.hex()}.seed") else SeedBase.create
+    return make(
+        ctx.disk,
+        opened.store,
+        opened.folder,
+        volume_id=volume.record.id,
+        owner=seed,
+        image_bytes=opened.size_bytes,
+        hash_seed=opened.hash_seed,
+    )
+
+
+async def _open_packs(ctx: Context, handle: GroupHandle, wanted: model.Incoming) -> list[Named]:
+    fresh = [LayerId(ctx.clock.token(16)) for _ in handle.volumes]
+
+    def commit(conn: sqlite3.Connection) -> tuple[model.Layer, ...]:
+        record = groups.by_id(conn, handle.id)
+        if record.incoming is not None and record.incoming.builds_on == wanted.builds_on:
+            if record.incoming.sync == wanted.sync:
+                return layers.receiving(conn, handle.id)
+            return incoming.renew(conn, handle.id, wanted, expects=record.version)
+        incoming.begin(conn, handle.id, wanted, expects=record.version)
+        for name, volume in zip(fresh, handle.volumes, strict=True):
+            layers.open_pack(
+                conn,
+                name,
+                volume.record.id,
+                sync=wanted.sync,
+                builds_on=wanted.builds_on,
+                image_bytes=volume.record.size_bytes,
+            )
+        return layers.receiving(conn, handle.id)
+
+    rows = await ctx.database.transact(commit)
+    return [
+        (row.id, await ctx.pool.call(_open_pack, ctx, volume, row, wanted))
+        for row, volume in zip(rows, handle.volumes, strict=True)
+    ]
+
+
+def _open_pack(ctx: Context, volume: VolumeHandle, row: model.Layer, wanted: model.Incoming) -> OpenPack:
+    path = ctx.paths.pack(volume.record.id, row.id)
+    ctx.disk.make_dir(ctx.paths.layers(volume.record.id))
+    make = OpenPack.recover if ctx.disk.exists(path) else OpenPack.create
+    return make(
+        ctx.disk,
+        path,
+        volume_id=volume.record.id,
+        layer_id=row.id,
+        builds_on=wanted.builds_on or bytes(16),
+        image_bytes=volume.record.size_bytes,
+        hash_seed=volume.record.hash_seed,
+    )
+
+
+async def drop_layers(ctx: Context, handle: GroupHandle) -> None:
+    """Give up what is half received, if anything: the rows say so first, then the files go, then the rows."""
+    await ctx.database.transact(lambda conn: incoming.drop(conn, handle.id))
+    await remove_dead(ctx, handle)
+
+
+async def remove_dead(ctx: Context, handle: GroupHandle) -> None:
+    """Unlink the files of layers that are dead or folded, then forget their rows. Again: nothing."""
+    dead = await ctx.database.transact(
+        lambda conn: layers.in_state(conn, LayerState.DEAD, LayerState.FOLDED, group=handle.id)
+    )
+    if dead:
+        await ctx.pool.call(_unlink, ctx, dead)
+        await ctx.database.transact(lambda conn: layers.delete(conn, [layer.id for layer in dead]))
+
+
+def _unlink(ctx: Context, dead: tuple[model.Layer, ...]) -> None:
+    folders = {ctx.paths.layers(layer.volume) for layer in dead}
+    for layer in dead:
+        folder = ctx.paths.layers(layer.volume)
+        for ending in (".pack", ".data", ".pmap"):
+            ctx.disk.unlink(f"{folder}/{layer.id.hex()}{ending}")
+    for folder in folders:
+        if ctx.disk.exists(folder):
+            ctx.disk.sync_dir(folder)
+
+
+async def finish_seed(ctx: Context, handle: GroupHandle, receiving: Receiving) -> None:
+    """The first copy is complete in the bases: their hash tables are filled before the point is recorded."""
+    for volume, layer in zip(handle.volumes, receiving.layers, strict=True):
+        assert isinstance(layer, SeedBase)
+        await ctx.pool.call(_fill_hashes, volume, layer, receiving.incoming.point)
+
+
+def _fill_hashes(volume: VolumeHandle, layer: SeedBase, point: model.PointId) -> None:
+    hashes = volume.require_open().hashes
+    layer.apply_hashes(hashes)
+    hashes.bind(point)
+
+
+async def forget_seeds(ctx: Context, handle: GroupHandle) -> None:
+    """Remove the journals of a first copy that has become a point. Again: nothing."""
+    for volume in handle.volumes:
+        if volume.open is not None:
+            await ctx.pool.call(_remove_seeds, ctx, volume)
+
+
+def _remove_seeds(ctx: Context, volume: VolumeHandle) -> None:
+    folder = volume.require_open().folder
+    gone = [name for name in ctx.disk.list(folder) if name.endswith(".seed")]
+    for name in gone:
+        ctx.disk.unlink(f"{folder}/{name}")
+    if gone:
+        ctx.disk.sync_dir(folder)
