@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from engine.errors import BadValue
+from engine.errors import BadValue, PlainBeyondLoopback
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -39,10 +39,8 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-def may_be_loopback(host: str) -> bool:
-    """Whether `host`, as an operator wrote it, may name this host: a name is judged when it was looked up."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return True
-    return is_loopback(host)
+def require_loopback(*hosts: str) -> None:
+    """Both ends of a link without TLS are on this host. Raises PlainBeyondLoopback."""
+    for host in hosts:
+        if not is_loopback(host):
+            raise PlainBeyondLoopback(address=host)

@@ -22,7 +22,7 @@ from engine.errors import (
     PeerRefused,
     PlainBeyondLoopback,
 )
-from engine.link.address import is_loopback, join_address, split_address
+from engine.link.address import require_loopback, split_address
 from engine.link.candidate import Candidate
 from engine.link.peer_link import PeerLink
 from engine.link.sockets import tune
@@ -111,6 +111,7 @@ class Dialer:
             if self._link is not None and self._has_link:
                 began = loop.time()
                 await self._link.closed.wait()
+                await self._link.gone()  # a new HELLO ends what the peer has not read of the old link
                 if loop.time() - began >= self._timing.steady_s:
                     self._failures = 0
                     continue
@@ -168,8 +169,8 @@ class Dialer:
         loop = asyncio.get_running_loop()
         failure: OSError = OSError(f"{host} has no address")
         for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            if peer.plain and not is_loopback(str(address[0])):
-                raise PlainBeyondLoopback(address=join_address(str(address[0]), port))
+            if peer.plain:
+                require_loopback(str(address[0]))
             connection = socket.socket(family, kind, protocol)
             try:
                 connection.setblocking(False)

@@ -19,11 +19,10 @@ from engine.errors import (
     LeewardError,
     LinkCrossed,
     ListenFailed,
-    PlainBeyondLoopback,
     PortTaken,
     TooManyStrangers,
 )
-from engine.link.address import is_loopback, join_address
+from engine.link.address import join_address, require_loopback
 from engine.link.candidate import Candidate
 from engine.link.sockets import tune
 from engine.link.timing import Timing
@@ -178,9 +177,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         tune(connection, self._timing.user_timeout_s)
         if first == MAGIC[:1]:
-            here, there = connection.getsockname()[0], connection.getpeername()[0]
-            if not (is_loopback(here) and is_loopback(there)):
-                raise PlainBeyondLoopback(address=candidate.address)
+            require_loopback(connection.getpeername()[0], connection.getsockname()[0])
             await loop.connect_accepted_socket(lambda: candidate.transport, connection)
         elif first == _TLS_HANDSHAKE:
             await loop.connect_accepted_socket(

@@ -158,7 +158,7 @@ class Decoder:
         return self._read_header(self._prefix)
 
     def feed(self, data: Buffer) -> Iterator[Message]:
-        """Decode bytes that are in memory already; for tests and tools, since it copies."""
+        """Decode bytes that are in memory already; copies them. Like `advance`, lazily."""
         rest = memoryview(data).cast("B")
         while rest:
             target = self._target
