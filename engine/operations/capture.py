@@ -100,7 +100,11 @@ async def seal_redos(ctx: Context, captured: GroupCapture) -> list[SealReceipt]:
 
 
 async def adopt(
-    ctx: Context, handle: GroupHandle, pending: model.Pending, sealed_at: datetime | None = None
+    ctx: Context,
+    handle: GroupHandle,
+    pending: model.Pending,
+    sealed_at: datetime | None = None,
+    sent_bytes: int = 0,
 ) -> model.Point:
     """The peer holds the pending point: it is the common one now, and what was frozen for it is clean."""
     captured = handle.capture
@@ -112,7 +116,7 @@ async def adopt(
         sealed_at=sealed_at or ctx.clock.now(),
         generation=None,
         digest=b"",
-        bytes=0,
+        bytes=sent_bytes,
         pins=0,
     )
     await ctx.database.transact(lambda conn: groups.adopt(conn, handle.id, point))

@@ -34,7 +34,7 @@ async def begin(ctx: Context, handle: GroupHandle, link: PeerLink, message: Begi
         sync=SyncId(message.sync),
         point=PointId(message.point),
         sequence=message.sequence,
-        builds_on=PointId(message.builds_on) if message.builds_on else None,
+        builds_on=PointId(message.builds_on) if message.builds_on and message.mode == "delta" else None,
         captured_at=from_us(message.captured_us),
         plan_digest=message.volumes[0].plan_digest,
         blocks=sum(plan.blocks for plan in message.volumes),

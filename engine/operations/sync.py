@@ -194,7 +194,7 @@ async def _seal(at: Attempt, record: model.Group, captured: GroupCapture) -> mod
         ),
         Sealed,
     )
-    return await capture.adopt(at.ctx, at.handle, captured.pending, from_us(sealed.sealed_us))
+    return await capture.adopt(at.ctx, at.handle, captured.pending, from_us(sealed.sealed_us), at.tally.bytes_sent)
 
 
 def _begin(
