@@ -91,7 +91,11 @@ class FrameHead:
 
 
 class BlockSlices:
-    """The 4 KiB slices of a few long-lived buffers, each made once. For one thread, or under one lock."""
+    """The 4 KiB slices of a few long-lived buffers, each made once.
+
+    Threads may share it: each operation on the dictionary is one step of the interpreter, and an entry lost to
+    another thread is made again.
+    """
 
     def __init__(self, most: int = 16) -> None:
         self._most = most
@@ -265,13 +269,22 @@ REGION_ROW = np.dtype(
 """What a frame has of one region: blocks, data blocks among them, digest, and `at`: data blocks of the frame before."""
 
 
+def spread(extents: Extents, kind: int) -> NDArray[np.int64]:
+    """The number of every block of the extents of this kind, ascending."""
+    chosen = extents[extents["kind"] == kind]
+    counts = chosen["count"].astype(np.int64)
+    ends = np.cumsum(counts)
+    shift: NDArray[np.int64] = np.repeat(chosen["first"].astype(np.int64) - (ends - counts), counts)
+    return shift + np.arange(len(shift))
+
+
 def clip_extents(extents: Extents) -> tuple[Extents, NDArray[np.int64]]:
     """`extents` cut at the borders of regions, and the region of each piece."""
     first, count = extents["first"].astype(np.int64), extents["count"].astype(np.int64)
     start = first // BLOCKS_PER_REGION
     pieces = (first + count - 1) // BLOCKS_PER_REGION - start + 1
     if (pieces == 1).all():
-        return extents, start
+        return extents, start  # the usual case: nothing crosses a border
     source = np.repeat(np.arange(len(extents)), pieces)
     inner = np.arange(len(source)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     region = start[source] + inner

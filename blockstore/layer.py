@@ -21,10 +21,12 @@ from blockstore.steps import Step, Wait
 Allocation = list[tuple[int, int, bool]]
 """(offset, length, has data) of neighbouring byte ranges."""
 
-SLOT_ABSENT = 0
-"""In a layer's slots: the layer has nothing of this block."""
 SLOT_ZERO = (1 << 64) - 1
 """In a layer's slots: the block is zeros."""
+SLOT_ABSENT = SLOT_ZERO - 1
+"""In a layer's slots: the layer has nothing of this block."""
+MAX_SLOT = 1 << 40
+"""Slots of a file end below this: 4 PiB."""
 
 
 class BlockIO(Protocol):
@@ -94,7 +96,7 @@ class ImageReader(Protocol):
 
 
 class Layer(Protocol):
-    """An immutable layer, as an image reads it. Slot s is the block at byte s * 4096 of `file`; slot 0 is none."""
+    """An immutable layer, as an image reads it. Slot s is the block at byte s * 4096 of `file`."""
 
     layer_id: bytes
     image_bytes: int
@@ -106,8 +108,46 @@ class Layer(Protocol):
     def slots(self, region: int) -> NDArray[np.uint64]:
         """1,024 slots of a region: SLOT_ABSENT, SLOT_ZERO or a slot. Blocking. Raises LayerDamaged, OSError."""
 
+    def acquire(self) -> None:
+        """Loop: a reader in the pool uses the layer from now on."""
+
+    def release(self) -> None:
+        """Loop: that reader has returned."""
+
+    def retired(self) -> Wait:
+        """Loop: over when no reader is left; the caller has taken the layer out of every image."""
+
     def close(self) -> None:
         """Close the file; nothing may read any more."""
+
+
+class Readers:
+    """Counts readers in the pool, so that what they read is not closed under them. On the loop only."""
+
+    def __init__(self) -> None:
+        self._readers = 0
+        self._waits: list[Wait] = []
+
+    def acquire(self) -> None:
+        """A reader starts."""
+        self._readers += 1
+
+    def release(self) -> None:
+        """A reader has returned."""
+        self._readers -= 1
+        if not self._readers:
+            waits, self._waits = self._waits, []
+            for wait in waits:
+                wait.fire()
+
+    def retired(self) -> Wait:
+        """Over when there is no reader; at once if there is none now."""
+        wait = Wait(final=True)
+        if self._readers:
+            self._waits.append(wait)
+        else:
+            wait.fire()
+        return wait
 
 
 @dataclass(slots=True, eq=False)
@@ -120,6 +160,8 @@ class Slot:
     number: int
     """Of the frame in its session, from 1."""
     regions: NDArray[Any] | None = None
+    head_copy: bytes = b""
+    """The padded head, where it is needed after the buffer is free; filled in by `store`."""
 
     @property
     def frame_bytes(self) -> int:
