@@ -88,7 +88,7 @@ def finish(
         raise Raced(what="job", name=job, reason="it is finished")
     conn.execute(
         f"DELETE FROM job WHERE rowid IN (SELECT rowid FROM job WHERE NOT {_UNFINISHED}"
-        " ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
+        " ORDER BY finished_us DESC, rowid DESC LIMIT -1 OFFSET ?)",
         (KEPT,),
     )
     return get(conn, job)
