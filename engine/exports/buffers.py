@@ -50,7 +50,7 @@ class Slab:
 
     def release(self) -> None:
         self.refs -= 1
-        if not self.refs:
+        if self.refs <= 0:
             lease, self._lease = self._lease, None
             assert lease is not None, "a buffer is given back once"
             lease.give_back(self)

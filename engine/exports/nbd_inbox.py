@@ -41,6 +41,8 @@ class Inbox:
         """What is received and not yet eaten lies between them in the slab."""
         self._skip = 0
         """Bytes of a refused payload that are still to come."""
+        self._refused = (0, 0)
+        """Cookie and error of that write: libnbd takes a reply before the whole request for a server's bug."""
         self._large: LargeWrite | None = None
         self._piece: Slab | None = None
         self._piece_bytes = self._filled = 0
@@ -85,7 +87,7 @@ class Inbox:
         cost = 0
         while self._large is None and cost < PASS_COST:
             if self._skip:
-                self._skip_refused()
+                self._skip_refused(served)
             if self._end - self._start < REQUEST_BYTES or self._slab is None:
                 return False
             one = self._serve_one(self._slab, served)
@@ -103,8 +105,11 @@ class Inbox:
         data_at = start + REQUEST_BYTES
         if error:
             self._start = data_at
-            self._skip = length if kind == WRITE else 0
-            served.exchange.refuse(kind, cookie, error)
+            if kind == WRITE and length:
+                self._skip = length
+                self._refused = cookie, error
+            else:
+                served.exchange.refuse(kind, cookie, error)
             return REQUEST_COST
         if kind == WRITE:
             if length > SMALL_BYTES:
@@ -135,10 +140,14 @@ class Inbox:
         self._bulk = False
         return REQUEST_COST + length
 
-    def _skip_refused(self) -> None:
+    def _skip_refused(self, served: Served) -> None:
+        """Throw away what has come of a refused payload; refuse the write when that was all."""
         eaten = min(self._skip, self._end - self._start)
         self._start += eaten
         self._skip -= eaten
+        if not self._skip:
+            cookie, error = self._refused
+            served.exchange.refuse(WRITE, cookie, error)
 
     def _receive_large(self, large: LargeWrite, served: Served) -> None:
         """Move on with the large write: take a buffer for its next piece, pass on a piece that is whole.

@@ -132,6 +132,21 @@ def test_a_refused_write_is_swallowed_and_the_next_request_served(served: Served
     assert io.journal == [("write", 0, 4, False)]
 
 
+def test_a_refusal_waits_for_the_whole_payload(served: ServedFiles) -> None:
+    served.add("vol", MIB)
+    raw = enter(served.port, "vol")
+    raw.sendall(raw_request(WRITE, MIB, 300_000, 9) + bytes(200_000))
+    until(lambda: any(c._inbox._skip == 100_000 for c in connections(served, "vol")), "two thirds are swallowed")
+    raw.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        raw.recv(1)
+    raw.settimeout(10)
+    raw.sendall(bytes(100_000) + raw_request(READ, 0, 1, 10))
+    answers = struct.pack(">IIQ", 0x67446698, ENOSPC, 9) + struct.pack(">IIQ", 0x67446698, 0, 10) + b"\0"
+    assert receive(raw, len(answers)) == answers
+    raw.close()
+
+
 def test_unknown_commands_and_flags_are_refused_and_the_client_goes_on(served: ServedFiles) -> None:
     served.add("vol", MIB)
     with NbdClient(served.uri("vol")) as client:
