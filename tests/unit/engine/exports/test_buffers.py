@@ -1,3 +1,5 @@
+"""Who holds how much memory, and that it comes back."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Option haggling without a socket: what is told, what is agreed, what ends the connection."""
+
 from __future__ import annotations
 
 import struct

@@ -1,3 +1,5 @@
+"""What the transmission phase serves and refuses, as tables; replies byte for byte."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""The table of kinds of export, over a real NBD server."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+"""What an operator reads once, and what is only counted."""
+
 from __future__ import annotations
 
 from typing import Any

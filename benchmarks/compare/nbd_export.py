@@ -2,7 +2,7 @@
 
 A small library for the benchmarks, and a program:
 
-    python benchmarks/compare/nbd.py [--rounds 3] [--seconds 2] [--size-mib 1024] [--folder DIR] [--only NAME ...]
+    python benchmarks/compare/nbd_export.py [--rounds 3] [--seconds 2] [--size-mib 1024] [--folder DIR] [--only NAME ...]
 
 Every contender serves a file of its own on the same file system, allocated and in the page cache, over TCP on
 loopback, one connection. Runs are interleaved (round by round, workload by workload, the order of contenders
