@@ -342,7 +342,7 @@ class Disk:
 
     def remove_dir(self, path: str) -> None:
         """Remove an empty folder. A missing one is no error, nor is one that another thing still lives in."""
-        with contextlib.suppress(FileNotFoundError, OSError):  # what is left in it is reported at boot, not lost
+        with contextlib.suppress(OSError):  # missing already; or not empty: what is left in it is reported at boot, not lost
             os.rmdir(path)
 
     def free_bytes(self, path: str) -> int:

@@ -54,26 +54,26 @@ class BlockIO(Protocol):
 
 
 class Surface(Protocol):
-    """Where a writer's bytes land: a store, or an overlay over an image. All steps are final."""
+    """Where a writer's bytes land: a store, or an overlay over an image. A wait that is not final: call again."""
 
     size_bytes: int
 
     def prepare(self, offset: int, length: int) -> Wait | None:
         """What must come before a write of this range; call again after it. None: write in the same tick."""
 
-    def write(self, offset: int, data: memoryview, durable: bool) -> Step[Any] | None:
+    def write(self, offset: int, data: memoryview, durable: bool) -> Wait | None:
         """After `prepare` answered None, in the same tick. None: written inline."""
 
-    def zero(self, offset: int, length: int, durable: bool, may_punch: bool) -> Step[Any]:
+    def zero(self, offset: int, length: int, durable: bool, may_punch: bool) -> Wait:
         """As BlockIO.zero."""
 
-    def discard(self, offset: int, length: int, durable: bool) -> Step[Any]:
+    def discard(self, offset: int, length: int, durable: bool) -> Wait:
         """As BlockIO.discard."""
 
     def read_into(self, offset: int, buffer: memoryview) -> Wait | None:
         """As BlockIO.read_into."""
 
-    def flush(self) -> Step[Any]:
+    def flush(self) -> Wait:
         """As BlockIO.flush."""
 
     def allocated(self, offset: int, length: int) -> Step[Allocation]:

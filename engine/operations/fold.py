@@ -45,7 +45,7 @@ async def finish(ctx: Context, handle: GroupHandle, layers: tuple[model.Layer, .
         pack = volume.chain[0]
         assert pack.layer_id == layer.id, "the oldest layer is the one to fold"
         opened = volume.require_open()
-        work = Fold(ctx.disk, pack, opened.store, opened.hashes)
+        work = Fold(ctx.disk, pack, opened.store, opened.hashes, layer.point or bytes(16))
         while not await ctx.pool.call(work.step, PIECE_BYTES):
             pass
     async with handle.lock:

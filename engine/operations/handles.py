@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from blockstore.errors import VolumeFailed
 from blockstore.layer import IncomingLayer
-from blockstore.overlay import Overlay, OverlayIO
+from blockstore.overlay import Overlay
+from blockstore.overlay_io import OverlayIO
 from blockstore.pack_read import SealedPack
 from blockstore.units import BLOCK
 from blockstore.volume import Volume

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blockstore.overlay import Overlay, OverlayIO
+from blockstore.overlay import Overlay
+from blockstore.overlay_io import OverlayIO
 from engine import model
 from engine.decide.roles import is_already, require_legal
 from engine.errors import RefusedByState

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from blockstore.image import Image
-from blockstore.overlay import Overlay, OverlayIO
+from blockstore.overlay import Overlay
+from blockstore.overlay_io import OverlayIO
 from engine import model
 from engine.errors import NameTaken, RefusedByState, UnknownName
 from engine.model import LayerId, PointId, SnapshotId, SnapshotState
