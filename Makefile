@@ -60,7 +60,8 @@ bench: tools venv ## speed as ratios against nbdcopy, qemu-img, rsync, nbdkit, q
 	@mkdir -p build/bench
 	$(PYTEST) benchmarks -q --benchmark-only --benchmark-json build/bench/results.json $(BENCH)
 
-docs: venv ## build the documentation into build/docs, with warnings as errors
+docs: venv ## write the generated pages anew; build all into build/docs, with warnings as errors
+	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/docs
 	@echo "build/docs/index.html"
 
