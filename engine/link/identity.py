@@ -113,7 +113,8 @@ def create(folder: Path, site_name: str) -> Identity:
     Raises IdentityUnreadable if there is one already, OSError.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, site_name[:64])])
+    common_name = site_name.encode()[:64].decode(errors="ignore")  # for people only; X.509 allows no more
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     certificate = (
         _builder(name, key.public_key(), x509.random_serial_number())
