@@ -14,7 +14,7 @@ from importlib import import_module
 import rich_click as click
 
 from engine.cli import output
-from engine.errors import EXIT_FAILED, CommandInterrupted, LeewardError, UsageWrong
+from engine.errors import EXIT_FAILED, CommandInterrupted, IoFailed, LeewardError, UsageWrong
 
 PROGRAM = "leeward"
 
@@ -90,7 +90,7 @@ def _failed(error: Exception, *, as_json: bool) -> int:
 
 
 def _ours(error: Exception) -> Exception:
-    """Click's own failures as entries of our catalogue."""
+    """The failures of click and of the system as entries of our catalogue."""
     if isinstance(error, click.Abort):
         return CommandInterrupted()
     if isinstance(error, click.UsageError):
@@ -98,4 +98,6 @@ def _ours(error: Exception) -> Exception:
         return UsageWrong(reason=" ".join(error.format_message().split()), command=command)
     if isinstance(error, click.ClickException):
         return UsageWrong(reason=" ".join(error.format_message().split()), command=PROGRAM)
+    if isinstance(error, OSError):  # init and serve touch files themselves
+        return IoFailed(path=str(error.filename or "a file"), reason=error.strerror or str(error))
     return error

@@ -17,6 +17,32 @@ Leeward = Callable[..., Ran]
 MIB = 1 << 20
 
 
+def test_a_site_is_made_once_with_the_default_addresses(leeward: Leeward, tmp_path: Path) -> None:
+    made = leeward("init", "--data", "site", "--name", "harbour", "--json").json
+    assert set(made) == {"name", "site_id", "fingerprint", "data", "listen", "nbd", "api"}
+    assert (made["name"], made["data"]) == ("harbour", str(tmp_path / "site"))
+    assert (made["listen"], made["nbd"], made["api"]) == ("0.0.0.0:7450", "127.0.0.1:10809", "127.0.0.1:8443")
+    again = leeward("init", "--data", "site", "--name", "harbour", "--json")
+    assert (again.status, again.error["code"]) == (4, "site_exists")
+
+
+def test_a_made_site_is_told_with_what_its_peer_has_to_know(leeward: Leeward) -> None:
+    words = ("--listen", "127.0.0.1:1", "--nbd", "127.0.0.1:2", "--api", "127.0.0.1:3")
+    told = leeward("init", "--data", "site", "--name", "harbour", *words).out
+    for text in ("fingerprint  SHA256:", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "`leeward serve --data "):
+        assert text in told
+
+
+def test_a_data_directory_that_cannot_be_made_is_one_line(leeward: Leeward) -> None:
+    done = leeward("init", "--data", "/proc/site", "--name", "harbour", "--json")
+    assert (done.status, done.error["code"]) == (1, "io_failed")
+
+
+def test_there_is_nothing_to_serve_without_a_site(leeward: Leeward) -> None:
+    done = leeward("serve", "--data", "nothing-here", "--json")
+    assert (done.status, done.error["code"]) == (1, "not_initialised")
+
+
 def test_a_peer_is_added_listed_and_removed(api: ApiThread, leeward: Leeward) -> None:
     words = ("--address", "127.0.0.1:7450", "--fingerprint", "SHA256:ab", "--plain", "--json")
     added = leeward("peer", "add", "lagoon", *words)
