@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 START_DEADLINE_S = 30.0
-LEEWARD = [sys.executable, "-c", "from engine.cli.main import main; main()"]
+LEEWARD = [sys.executable, "-c", "import sys; from engine.cli.main import main; sys.exit(main())"]
 
 
 class ToolFailed(Exception):
