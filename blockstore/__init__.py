@@ -1,0 +1,11 @@
+"""Bytes on this host: stores, tracking, layers, images, captures. Synchronous; no loop, network, SQL or policy.
+
+units.py blockset.py errors.py steps.py    the floor: rounding, sets of blocks, failures, work handed back
+disk.py                                    the one place that opens, syncs, maps and punches
+stores/ tracking/                          where bytes live; which blocks changed
+frame.py pack*.py receiving.py redo.py     layers that came over the wire: append-only files of frames
+seed.py                                    the first copy, straight into the base
+overlay.py overlay_io.py                   layers that hosts write
+image.py fold.py hashes.py                 reading newest wins; the oldest into the base; a hash for every block
+capture.py writer.py volume.py             one instant of many volumes; the write path; all of it opened
+"""

@@ -1,4 +1,7 @@
-"""The structured log: one line an entry on standard error, for a person or a log collector. No policy."""
+"""The structured log: one line an entry on standard error, for a person or a log collector.
+
+This module must never decide what is worth a line.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,6 @@
-"""engine/decide."""
+"""What to do, worked out from values: no I/O, no clock. One question a file.
+
+lineage.py      two standings -> verdict      roles.py    request x role -> legal, already, refused
+plan.py         changed regions -> batches    compression.py  sizes and times -> codec
+status.py       what a state is called, lag
+"""

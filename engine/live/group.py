@@ -1,7 +1,7 @@
 """One running group: its queue of syncs, and the order in which the peer's questions are answered.
 
 One sync runs, at most one more waits; a third request gets the one that waits. What the peer asks is
-answered one message after the other. No decisions: the stories are in `operations`.
+answered one message after the other. This module must never decide: the stories are in `operations`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ wait for a host or a peer.
 
 from __future__ import annotations
 
-import sqlite3
 from functools import partial
 
 from blockstore.errors import LeewardError
@@ -17,6 +16,7 @@ from engine.operations.context import Context
 from engine.operations.converge import withdraw
 from engine.operations.handles import VolumeHandle
 from engine.records import volumes
+from engine.records.columns import Connection
 
 
 async def stop_volumes(site: Site) -> None:
@@ -52,5 +52,5 @@ async def _stop(ctx: Context, handle: VolumeHandle) -> None:
     await ctx.pool.call(opened.close)
 
 
-def _stopped(conn: sqlite3.Connection, volume: VolumeId, identity: StoreIdentity, writes: int) -> None:
+def _stopped(conn: Connection, volume: VolumeId, identity: StoreIdentity, writes: int) -> None:
     volumes.stopped(conn, volume, identity, writes=writes)

@@ -1,1 +1,10 @@
-"""engine/operations."""
+"""The stories, each told from top to bottom: decide in `decide`, record in `records`, then make things match.
+
+sync.py sources.py shipping.py capture.py    the protected end of a sync
+receive.py staging.py                        its recovery end
+contact.py announce.py conversation.py       what two sites tell each other of a group
+promote.py snapshot.py fold.py converge.py   recovery points made writable, copied, folded; records made real
+groups.py volumes.py reopen.py peers.py      what comes and goes
+context.py handles.py                        what a story may touch, and what runs
+documents.py refusals.py                     values for clients and peers
+"""

@@ -6,7 +6,6 @@ its `store_dir`. If the peer is away this happens at the next contact. Repeating
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from engine.operations.context import Context
 from engine.operations.conversation import Conversation
 from engine.operations.handles import GroupHandle
 from engine.records import groups, volumes
+from engine.records.columns import Connection
 from engine.wire.messages import GroupAccepted, GroupOffer, VolumeOffer
 
 
@@ -74,7 +74,7 @@ async def make_offered(ctx: Context, link: PeerLink, offer: GroupOffer) -> model
         created_at=ctx.clock.now(),
     )
 
-    def commit(conn: sqlite3.Connection) -> None:
+    def commit(conn: Connection) -> None:
         groups.insert(conn, group)
         for old, member in zip(prepared, members, strict=True):
             if old is not None:

@@ -3,6 +3,7 @@
 Order (`docs/formats.md`, "Order"): the pending row before the switch; the flush of every volume before
 SEAL and before a bit is dropped; the new point known before the frozen bits go. The new hashes of a point
 wait in a redo pack named by that point until they are applied; until then a look-up answers *unknown*.
+This module must never drop a bit before its point is known.
 """
 
 from __future__ import annotations

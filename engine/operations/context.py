@@ -1,4 +1,7 @@
-"""What an operation may touch: typed fields and no more. Made once by `serve`, handed down everywhere."""
+"""What an operation may touch: typed fields and no more.
+
+Made once by `serve`, handed down everywhere. This module must never hold behaviour.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ at the next contact. This module must never wait for a peer.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 
 from engine import model
@@ -16,6 +15,7 @@ from engine.operations import volumes as volume_stories
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, VolumeHandle
 from engine.records import groups, peers, volumes
+from engine.records.columns import Connection
 from engine.requests import GroupCreate
 
 
@@ -49,7 +49,7 @@ async def create(ctx: Context, request: GroupCreate, free: Mapping[str, VolumeHa
         created_at=ctx.clock.now(),
     )
 
-    def commit(conn: sqlite3.Connection) -> None:
+    def commit(conn: Connection) -> None:
         groups.insert(conn, record)
         volumes.assign(conn, record.id, [member.record.id for member in members])
 
@@ -65,7 +65,7 @@ async def _check(ctx: Context, request: GroupCreate) -> None:
     if request.keep < 1:
         raise BadValue(what="number of points to keep", value=str(request.keep), reason="keep at least one")
 
-    def look(conn: sqlite3.Connection) -> bool:
+    def look(conn: Connection) -> bool:
         peers.get(conn, request.peer)
         return groups.find(conn, request.name) is not None
 

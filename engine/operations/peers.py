@@ -1,4 +1,7 @@
-"""Peers come and go: pairing by address and typed fingerprint. Takes effect at once, without the peer."""
+"""Peers come and go: pairing by address and typed fingerprint. Takes effect at once.
+
+This module must never wait for the peer.
+"""
 
 from __future__ import annotations
 

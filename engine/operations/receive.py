@@ -17,9 +17,9 @@ from engine.model import LayerId, PointId, Role, SyncId
 from engine.operations import staging
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, Receiving
-from engine.operations.moments import from_us, to_us
 from engine.operations.refusals import as_leeward, refused
 from engine.records import groups, points
+from engine.records.columns import from_us, to_us
 from engine.transfer.receiver import ReceiveSession
 from engine.wire.messages import Begin, Equal, EqualNoted, Flush, Flushed, Resume, Seal, Sealed
 from engine.wire.presence import pack_presence

@@ -7,8 +7,6 @@ has a row. This module must never touch a sealed layer.
 
 from __future__ import annotations
 
-import sqlite3
-
 from blockstore.layer import IncomingLayer
 from blockstore.pack import OpenPack
 from blockstore.seed import SeedBase
@@ -17,6 +15,7 @@ from engine.model import LayerId, LayerState, SyncId
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, Receiving, VolumeHandle
 from engine.records import groups, incoming, layers
+from engine.records.columns import Connection
 from engine.wire.messages import Begin
 
 Named = tuple[LayerId, IncomingLayer]
@@ -27,7 +26,7 @@ async def open_layers(ctx: Context, handle: GroupHandle, message: Begin, wanted:
     if message.mode == "delta":
         return await _open_packs(ctx, handle, wanted)
 
-    def commit(conn: sqlite3.Connection) -> None:
+    def commit(conn: Connection) -> None:
         record = groups.by_id(conn, handle.id)
         incoming.begin(conn, handle.id, wanted, expects=record.version)
 
@@ -56,7 +55,7 @@ def _open_seed(ctx: Context, volume: VolumeHandle, seed: SyncId) -> SeedBase:
 async def _open_packs(ctx: Context, handle: GroupHandle, wanted: model.Incoming) -> list[Named]:
     fresh = [LayerId(ctx.clock.token(16)) for _ in handle.volumes]
 
-    def commit(conn: sqlite3.Connection) -> tuple[model.Layer, ...]:
+    def commit(conn: Connection) -> tuple[model.Layer, ...]:
         record = groups.by_id(conn, handle.id)
         if record.incoming is not None and record.incoming.builds_on == wanted.builds_on:
             if record.incoming.sync == wanted.sync:

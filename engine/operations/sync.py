@@ -25,10 +25,10 @@ from engine.operations.context import Context, Progress
 from engine.operations.conversation import Conversation, converse
 from engine.operations.documents import point_doc
 from engine.operations.handles import GroupHandle
-from engine.operations.moments import from_us, to_us
 from engine.operations.shipping import Ship, Tally
 from engine.operations.sources import DeltaSource, HashJournal, SeedSource
 from engine.records import groups
+from engine.records.columns import from_us, to_us
 from engine.requests import Sync, SyncDoc
 from engine.wire.messages import Begin, Equal, EqualNoted, Mode, Resume, Seal, Sealed, VolumePlan, VolumeSeal
 

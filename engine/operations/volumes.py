@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
 from functools import partial
 
 from blockstore.errors import StoreMissing, StoreTooSmall
@@ -21,6 +20,7 @@ from engine.model import TrackingId, VolumeId, VolumeState
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, VolumeHandle
 from engine.records import groups, volumes
+from engine.records.columns import Connection
 from engine.requests import VolumeAdd
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -138,7 +138,7 @@ async def resume_tracking(
     opened = handle.require_open()
     found = await ctx.pool.call(opened.open_tracking, tracking, nonce=nonce, clean=clean, pending=pending)
 
-    def commit(conn: sqlite3.Connection) -> model.Volume:
+    def commit(conn: Connection) -> model.Volume:
         volumes.opened(conn, handle.record.id, tracking=tracking, nonce=found.nonce, writes=found.writes)
         return volumes.by_id(conn, handle.record.id)
 
@@ -172,7 +172,7 @@ async def forget_dead(ctx: Context) -> None:
         await ctx.database.transact(partial(_delete, gone=record.id))
 
 
-def _delete(conn: sqlite3.Connection, gone: VolumeId) -> None:
+def _delete(conn: Connection, gone: VolumeId) -> None:
     volumes.delete(conn, gone)
 
 
@@ -194,9 +194,9 @@ async def forget_planned(ctx: Context, group: GroupHandle) -> None:
             await ctx.database.transact(partial(_unplan, volume=record.id))
 
 
-def _by_id(conn: sqlite3.Connection, volume: VolumeId) -> model.Volume:
+def _by_id(conn: Connection, volume: VolumeId) -> model.Volume:
     return volumes.by_id(conn, volume)
 
 
-def _unplan(conn: sqlite3.Connection, volume: VolumeId) -> None:
+def _unplan(conn: Connection, volume: VolumeId) -> None:
     volumes.plan_tracking(conn, volume, None)

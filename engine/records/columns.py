@@ -7,6 +7,9 @@ all 64 bits is an 8-byte little-endian blob. This module must never know a table
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from sqlite3 import Connection
+
+__all__ = ["Connection", "from_u64", "from_us", "marks", "maybe_at", "maybe_us", "to_u64", "to_us"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
