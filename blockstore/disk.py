@@ -29,6 +29,7 @@ Buffer = bytes | bytearray | memoryview | mmap.mmap
 TMPFS_MAGIC = 0x01021994
 _FICLONERANGE = 0x4020940D
 _BLKFLSBUF = 0x1261
+_BLKROGET = 0x125E
 _BLKGETSIZE64 = 0x80081272
 _F_OFD_SETLK = 37
 _FALLOC_KEEP_SIZE = 0x01
@@ -122,6 +123,11 @@ class DiskFile:
             raw = fcntl.ioctl(self.fd, _BLKGETSIZE64, b"\0" * 8)
             return int(struct.unpack("Q", raw)[0])
         return status.st_size
+
+    def is_read_only(self) -> bool:
+        """True for a device that is set read-only: it can be opened for writing all the same (BLKROGET)."""
+        raw = fcntl.ioctl(self.fd, _BLKROGET, b"\0" * 4) if stat.S_ISBLK(os.fstat(self.fd).st_mode) else b"\0"
+        return any(raw)
 
     def status(self) -> os.stat_result:
         return os.fstat(self.fd)
@@ -342,7 +348,7 @@ class Disk:
 
     def remove_dir(self, path: str) -> None:
         """Remove an empty folder. A missing one is no error, nor is one that another thing still lives in."""
-        with contextlib.suppress(OSError):  # missing already; or not empty: what is left in it is reported at boot, not lost
+        with contextlib.suppress(OSError):  # gone already, or something lives in it
             os.rmdir(path)
 
     def free_bytes(self, path: str) -> int:

@@ -81,6 +81,8 @@ def _open_file(disk: Disk, path: str) -> FileStore:
 def _open_device(disk: Disk, path: str) -> DeviceStore:
     file = _open(disk, path, exclusive=True)
     try:
+        if file.is_read_only():
+            raise StoreNotAllowed(path=path, reason="the device is read-only")
         backing = _backing_of(disk, file.status().st_rdev)
         if backing:
             _refuse_if_store(disk, path, backing)
