@@ -143,7 +143,7 @@ class Outgoing:
 
 @dataclass(slots=True)
 class Prepared:
-    """A batch that was read and examined, in the buffer that it holds until it has left. `frame`: None if all is equal."""
+    """A batch that was read and examined, in the buffer that it holds until it has left. No `frame`: all is equal."""
 
     volume: OutgoingVolume
     buffer: Buffer

@@ -94,7 +94,7 @@ class ReceiveSession:
     # --- what the link calls
 
     def place(self, data: Data, length: int) -> Sequence[memoryview]:
-        """Memory for the payload of `data`, `length` bytes. Raises WireDamaged: beyond the window, or no such volume."""
+        """Memory for the payload of `data`, `length` bytes. Raises WireDamaged: beyond the window, no such volume."""
         assert self._expected is None, "one payload at a time"
         if data.volume_index >= len(self._layers):
             raise WireDamaged(reason=f"there is no volume {data.volume_index} in this sync")
@@ -114,7 +114,8 @@ class ReceiveSession:
     def data(self, data: Data) -> None:
         """The payload of `data` is where `place` said. Raises FrameDamaged, WireDamaged: the link must end."""
         arrival, self._expected = self._expected, None
-        assert arrival is not None and arrival.data is data, "placed before"
+        assert arrival is not None, "placed before"
+        assert arrival.data is data, "placed before"
         if self._is_over or self.failure is not None or data.volume_index in self._void:
             self._free(arrival)
             return
@@ -162,7 +163,10 @@ class ReceiveSession:
         return receipts
 
     async def join(self) -> None:
-        """Void the session and return when no thread writes for it any more. May be called at any time, and again."""
+        """Void the session and return when no thread writes for it any more. May be called at any time, and again.
+
+        A payload under way keeps its buffer until `data` comes, or `lost`: the link may still write there.
+        """
         self._is_over = True
         while self._waiting:
             self._free(self._waiting.popleft())
@@ -175,11 +179,15 @@ class ReceiveSession:
                 await self._end_checkpoints()
             except asyncio.CancelledError as error:
                 cancelled = error
-        if self._expected is not None:
-            self._free(self._expected)
-            self._expected = None
         if cancelled is not None:
             raise cancelled
+
+    def lost(self) -> None:
+        """The link is gone, and writes no payload any more. `join` is still to be called."""
+        arrival, self._expected = self._expected, None
+        self._is_over = True
+        if arrival is not None:
+            self._free(arrival)
 
     # --- writers
 

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from engine.errors import PeerUnreachable
 from engine.wire.messages import Grant, Landed, Message, Retry
 
 
@@ -26,6 +27,7 @@ class Saying:
         self._retries: deque[Retry] = deque()
         self._task: asyncio.Task[None] | None = None
         self._is_over = False
+        self._lost: Exception | None = None
 
     def grant(self, count: int) -> None:
         """`count` bytes of the window are open again."""
@@ -48,11 +50,11 @@ class Saying:
         self._told.pop(index, None)
 
     async def said(self) -> None:
-        """Return when all was handed to the link. Raises ConnectionError if it is lost."""
+        """Return when all was handed to the link. Raises what the link raised when it was lost."""
         while self._task is not None:
             await asyncio.wait((self._task,))
-        if self._is_over:
-            raise ConnectionError("the link is lost")
+        if self._lost is not None:
+            raise self._lost
 
     def end(self) -> None:
         """Say nothing any more; what is being said is finished by itself."""
@@ -76,7 +78,8 @@ class Saying:
         try:
             while not self._is_over and (message := self._next()) is not None:
                 await self._send(message)
-        except ConnectionError:
+        except (ConnectionError, PeerUnreachable) as error:
             self._is_over = True
+            self._lost = error
         finally:
             self._task = None

@@ -237,9 +237,8 @@ class Shipper:
                     )
                     self._note_packed(frame, found, seconds)
                 else:
-                    frame.segments = [
-                        filled[run.first * BLOCK : (run.first + run.count) * BLOCK] for run in found.payload
-                    ]
+                    runs = ((run.first * BLOCK, run.count * BLOCK) for run in found.payload)
+                    frame.segments = [filled[begin : begin + length] for begin, length in runs]
             return Prepared(volume, buffer, found, is_again, frame)
         except BaseException:
             self._buffers.give(buffer)
