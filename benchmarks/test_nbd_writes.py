@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.compare.nbd import MIB, Workload, make_image, nbdkit_file, qemu_nbd, run_fio
+from benchmarks.compare.nbd_export import MIB, Workload, make_image, nbdkit_file, qemu_nbd, run_fio
 from rig.pair import Pair
 
 SIZE = 1024 * MIB
