@@ -10,7 +10,6 @@ This module must never make an identity where there is one, and never give a pri
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from blockstore.disk import Disk
 from engine.errors import BadValue, IdentityUnreadable
 
 CERTIFICATE = "certificate.pem"
@@ -123,32 +123,26 @@ def create(folder: Path, site_name: str) -> Identity:
         .add_extension(purposes, critical=False)
         .sign(_authority_key(), hashes.SHA256())
     )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    Disk().make_dir(str(folder))
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     try:
-        _write_new(folder / KEY, private, 0o600)
-        _write_new(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        _write_new(folder / KEY, private)
+        _write_new(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM))
     except FileExistsError:
         raise IdentityUnreadable(path=str(folder), reason="there is one already, and it is never replaced") from None
-    _sync_folder(folder)
+    Disk().sync_dir(str(folder))
     return load(folder)
 
 
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _write_new(path: Path, content: bytes) -> None:
+    file = Disk().open(str(path), create=True)
     try:
-        os.fsync(descriptor)
+        file.write(content, 0)
+        file.sync()
     finally:
-        os.close(descriptor)
+        file.close()
 
 
 def load(folder: Path) -> Identity:

@@ -28,8 +28,8 @@ TLS_CHUNK_BYTES: Final = 256 * 1024
 
 _TLS_READ_BYTES: Final = 256 * 1024 + 32 * 1024
 """More than TLS ever holds. asyncio's TLS fills one buffer of ours a turn of the loop and, when the connection ends,
-drops what did not fit: a buffer that takes all loses nothing. Memory of a payload is filled directly while as much of it
-is left; the rest of a frame is copied once more, 7 % of it, which TLS does not notice."""
+drops what did not fit: a buffer that takes all loses nothing. Memory of a payload is filled directly while so much of
+it is left; the rest of a frame is copied once more, 7 % of it, which TLS does not notice."""
 
 _DISCARD_BYTES: Final = 64 * 1024
 _TCP_INFO: Final = 11

@@ -319,7 +319,7 @@ async def test_strangers_beyond_the_limit_of_an_address_are_dropped(site) -> Non
     reader, writer = await asyncio.open_connection("127.0.0.1", one.links.port)
     assert await asyncio.wait_for(reader.read(1), 10) == b""
     assert (await one.hears("too_many_strangers"))[3]["limit"] == 4
-    calls.pop()[1].transport.abort()
+    calls[0][1].transport.abort()
     again = await asyncio.open_connection("127.0.0.1", one.links.port)
     for _, other in [*calls, again, (reader, writer)]:
         other.transport.abort()
