@@ -170,9 +170,10 @@ def all(conn: sqlite3.Connection) -> tuple[Group, ...]:
 
 
 def update(conn: sqlite3.Connection, group: Group, *, expects: int) -> Group:
-    """Write all of `group` if its version in the records is `expects`; returns it with the next version.
+    """Write all of `group` if its version in the records is `expects`; returns it as it stands then.
 
-    The pins of its common point are not written: they are rows of their own. Raises Raced.
+    Its version is the next one. The pins of its common point are not written: they are rows of their own. Raises
+    Raced.
     """
     after = replace(group, version=expects + 1)
     names = [name.strip() for name in _NAMES.split(",")]
@@ -182,7 +183,7 @@ def update(conn: sqlite3.Connection, group: Group, *, expects: int) -> Group:
     )
     if changed.rowcount != 1:
         raise Raced(what="group", name=group.name, reason=f"it is no longer at version {expects}")
-    return after
+    return by_id(conn, group.id)
 
 
 def begin_capture(conn: sqlite3.Connection, group: GroupId, pending: Pending, *, expects: int | None = None) -> Group:
