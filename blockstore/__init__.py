@@ -3,6 +3,7 @@
 units.py blockset.py errors.py steps.py    the floor: rounding, sets of blocks, failures, work handed back
 disk.py                                    the one place that opens, syncs, maps and punches
 stores/ tracking/                          where bytes live; which blocks changed
+layer.py                                   what the parts ask of each other: block I/O, layers, receiving
 frame.py pack*.py receiving.py redo.py     layers that came over the wire: append-only files of frames
 seed.py                                    the first copy, straight into the base
 overlay.py overlay_io.py                   layers that hosts write

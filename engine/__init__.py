@@ -6,5 +6,5 @@ live/         what runs                   operations/  the stories: sync, receiv
 transfer/     the copy path               exports/     how hosts reach a volume
 link/         authenticated connections   records/     the truth, in SQLite
 wire/         messages and bytes, pure    decide/      what to do, pure
-model.py requests.py errors.py settings.py pool.py clock.py    the floor
+model.py requests.py errors.py settings.py pool.py clock.py log.py notify.py version.py    the floor
 """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+from fnmatch import fnmatch
+from pathlib import PurePath
 
-from rig.source import modules, product
+from rig.source import ROOT, modules, product
 
 
 def is_record(node: ast.ClassDef) -> bool:
@@ -49,5 +51,26 @@ def test_a_folder_of_the_product_holds_its_map_and_no_imports() -> None:
         for module in product()
         if module.path.endswith("__init__.py")
         if len(module.tree.body) != 1 or not ast.get_docstring(module.tree)
+    ]
+    assert not wrong
+
+
+def test_a_folders_map_names_every_file_in_it() -> None:
+    maps = {
+        PurePath(module.path).parent: re.findall(r"[\w*]+\.py", ast.get_docstring(module.tree) or "")
+        for module in product()
+        if module.path.endswith("__init__.py")
+    }
+    files = [PurePath(module.path) for module in product() if not module.path.endswith("__init__.py")]
+    assert not [str(file) for file in files if not any(fnmatch(file.name, name) for name in maps[file.parent])]
+
+
+def test_a_folders_map_names_only_what_is_there() -> None:
+    wrong = [
+        f"{module.path}: {name}"
+        for module in product()
+        if module.path.endswith("__init__.py")
+        for name in re.findall(r"[\w*]+\.py", ast.get_docstring(module.tree) or "")
+        if not list((ROOT / module.path).parent.glob(name))
     ]
     assert not wrong
