@@ -153,7 +153,7 @@ def zero_blocks(view: memoryview) -> NDArray[np.bool_]:
 
 def make_extents(rows: Sequence[tuple[int, int, int]]) -> Extents:
     """An array of EXTENT of (first, count, kind)."""
-    return np.array(rows, EXTENT)
+    return np.array(list(rows), EXTENT)
 
 
 def data_blocks(extents: Extents) -> int:
@@ -247,8 +247,9 @@ def _check_arrays(head: FrameHead, image_blocks: int) -> None:
         raise FrameDamaged(reason="extents, hashes and payload differ in length")
     if len(head.hashes) > MAX_FRAME_BLOCKS or not head.hashes.all():
         raise FrameDamaged(reason="too many blocks, or a block without a hash")
-    regions = (end - 1) // BLOCKS_PER_REGION - first // BLOCKS_PER_REGION + 1
-    if int(regions.sum(dtype=np.uint64)) > MAX_FRAME_REGIONS + len(first):
+    begins, ends = first // BLOCKS_PER_REGION, (end - 1) // BLOCKS_PER_REGION
+    shared = int((begins[1:] == ends[:-1]).sum())
+    if int((ends - begins + 1).sum(dtype=np.uint64)) - shared > MAX_FRAME_REGIONS:
         raise FrameDamaged(reason="too many regions")
     _check_kept(first, end, kind, image_blocks)
 
