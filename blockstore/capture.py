@@ -220,23 +220,23 @@ class Capture:
     def preserve(self, first: int, count: int) -> Wait | None:
         for region, bits in split_by_region(first, count):
             if self.guards(region):
-                need = bits & self._needed(region)
-                wait = self._keep(region, need) if need else None
+                left = self._needed(region)
+                wait = self._keep(region, bits & left, left) if bits & left else None
                 if wait is not None:
                     return wait
         return None
 
-    def _keep(self, region: int, need: int) -> Wait | None:
+    def _keep(self, region: int, need: int, left: int) -> Wait | None:
         if not self.quiesced.over:
             return self.quiesced
         for bits, step in self._copying.get(region, ()):
             if bits & need:
                 return step
-        if need.bit_count() <= INLINE_BLOCKS and self._copy_cached(region, need):
+        if need.bit_count() <= INLINE_BLOCKS and self._copy_cached(region, need, left):
             return None
         return self._copy_in_pool(region, self._needed(region) & need)
 
-    def _copy_cached(self, region: int, need: int) -> bool:
+    def _copy_cached(self, region: int, need: int, left: int) -> bool:
         """Copy what is in the page cache, now. False: some was not; the capture failed: True, nothing is needed."""
         try:
             for start, count in runs_of(need):
@@ -247,7 +247,9 @@ class Capture:
                 self._parts.kept.add(region, ((1 << count) - 1) << start)
         except (OSError, LeewardError) as error:
             self._fail(error)
-        self._look_if_free(region)
+        else:
+            if left == need:
+                self._free[region] = 1
         return True
 
     def _copy_in_pool(self, region: int, need: int) -> Step[Any]:

@@ -202,7 +202,8 @@ class _Opening:
                 frozen.freeze()
                 current.oldest = epoch
             if trusted:
-                for bits in old:
+                needed = _newest(old).oldest
+                for bits in (bits for bits in old if bits.name.epoch >= needed):  # older ones were merged or dropped
                     (frozen if frozen is not None and bits.is_frozen else current).merge(bits)
                 writes = max(writes, *(bits.writes[0] for bits in old))
             if not trusted or self._log.newest.is_clean:
@@ -254,11 +255,15 @@ class _Opening:
         return Found(tracker, nonce, suspect, "", writes)
 
 
+def _newest(maps: list[LiveMap]) -> LiveMap:
+    return max(maps, key=lambda bits: bits.name.epoch)
+
+
 def _is_complete(maps: list[LiveMap]) -> bool:
     """All maps that belong together are there and trusted: the newest, and all back to the oldest it needs."""
     if not maps or not all(bits.is_trusted for bits in maps):
         return False
-    newest = max(maps, key=lambda bits: bits.name.epoch)
+    newest = _newest(maps)
     epochs = {bits.name.epoch for bits in maps}
     return not newest.is_frozen and epochs.issuperset(range(newest.oldest, newest.name.epoch))
 

@@ -184,7 +184,7 @@ def kept_before_it_is_copied(patch: Patch) -> None:
         return step
 
     patch.setattr(Capture, "_copy_in_pool", mutant)
-    patch.setattr(Capture, "_copy_cached", lambda self, region, need: False)
+    patch.setattr(Capture, "_copy_cached", lambda self, region, need, left: False)
 
 
 def kept_asked_before_the_read(patch: Patch) -> None:
