@@ -93,8 +93,9 @@ class Lease:
     @property
     def full(self) -> bool:
         """True: this connection must let go of something before it takes more."""
-        crowded = self._buffers.held_bytes >= SERVER_BYTES
-        return self.held_bytes >= (FLOOR_BYTES if crowded else CONNECTION_BYTES)
+        if self.held_bytes < FLOOR_BYTES:
+            return False
+        return self.held_bytes >= CONNECTION_BYTES or self._buffers.held_bytes >= SERVER_BYTES
 
     def take(self, at_least: int = SLAB_BYTES) -> Slab:
         """A buffer of at least that many bytes, referred to once. Its content is whatever was there before."""

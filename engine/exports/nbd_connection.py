@@ -190,9 +190,9 @@ class NbdConnection(asyncio.BufferedProtocol):
     @property
     def _full(self) -> bool:
         """True: begin no request until something is done."""
-        exchange = self._exchange
-        in_flight = exchange.in_flight if exchange is not None else 0
-        return in_flight >= MAX_REQUESTS or self._outbox.blocked or self._lease.full
+        if self._outbox.blocked or self._lease.full:
+            return True
+        return self._exchange is not None and self._exchange.in_flight >= MAX_REQUESTS
 
     def _pace(self, more: bool) -> None:
         """Read on, or, with `more` to do first, go on with that: now if nothing is full, else at progress."""

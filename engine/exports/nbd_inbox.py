@@ -23,10 +23,11 @@ REQUEST_COST = 4096
 class Served:
     """Who serves the requests that the inbox cuts out."""
 
-    __slots__ = ("exchange", "reads", "writes")
+    __slots__ = ("exchange", "judge", "reads", "writes")
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
+        self.judge = exchange.transmission.request
         self.reads = Reads(exchange)
         self.writes = Writes(exchange)
 
@@ -101,7 +102,7 @@ class Inbox:
     def _serve_one(self, slab: Slab, served: Served) -> int:
         """Serve the request at the start; its cost, or 0 when its payload is not here yet or it was the last."""
         view, start = slab.view, self._start
-        kind, flags, cookie, offset, length, error = served.exchange.transmission.request(view, start)
+        kind, flags, cookie, offset, length, error = served.judge(view, start)
         data_at = start + REQUEST_BYTES
         if error:
             self._start = data_at

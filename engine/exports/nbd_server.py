@@ -17,7 +17,7 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from blockstore.errors import LeewardError
+from blockstore.errors import LeewardError, WriteRefused
 from engine.errors import (
     BadValue,
     ExportFailed,
@@ -182,7 +182,9 @@ class NbdServer:
             export.connections.discard(connection)
 
     def failed(self, export: str, error: Exception, what: str) -> None:
-        if isinstance(error, LeewardError):
+        if isinstance(error, WriteRefused):
+            self._limited("warning", error, export)  # the host is wrong, nothing here is broken
+        elif isinstance(error, LeewardError):
             self._limited("error", error, export)
         else:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
