@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,12 @@ def disk() -> PowerDisk:
 
 
 @pytest.fixture
-def volume(tmp_path: Path, live: Path, disk: PowerDisk) -> Volume:
+def volume(tmp_path: Path, live: Path, disk: PowerDisk) -> Iterator[Volume]:
     volume = tracked(tmp_path, live, disk)
     volume.open_writer()
     disk.syncs.clear()
-    return volume
+    yield volume
+    volume.close()
 
 
 def test_a_first_write_costs_one_sync_of_the_log_and_the_next_none(volume: Volume, disk: PowerDisk) -> None:
