@@ -19,7 +19,7 @@ from engine import model
 from engine.errors import Interrupted
 from engine.live.site import Site
 from engine.model import LayerState, Role, SyncState
-from engine.operations import fold, promote, snapshot, staging, volumes
+from engine.operations import capture, fold, promote, snapshot, staging, volumes
 from engine.operations.context import Context
 from engine.operations.converge import converge
 from engine.operations.handles import GroupHandle, VolumeHandle
@@ -96,7 +96,12 @@ async def _open_tracking(ctx: Context, record: model.Group, handle: GroupHandle)
     is_doubtful = pending is not None and pending.state is SyncState.SEALING
     if pending is not None and not is_doubtful:
         await ctx.database.transact(lambda conn: groups.abandon(conn, handle.id))
+    known = {record.common.id} if record.common is not None else set()
+    if pending is not None and is_doubtful:
+        known.add(pending.point)
     for volume in handle.volumes:
+        if volume.open is not None:
+            await ctx.pool.call(capture.remove_leftovers, ctx, volume, known)
         tracking = volume.record.tracking
         if volume.open is None or tracking is None or record.role is Role.RECOVERY:
             continue

@@ -194,6 +194,14 @@ async def forget_pending(ctx: Context, handle: GroupHandle) -> None:
     await ctx.database.transact(lambda conn: groups.abandon(conn, handle.id))
 
 
+def remove_leftovers(ctx: Context, volume: VolumeHandle, known: set[PointId]) -> None:
+    """Remove what captures of a dead process left: their own files, and redos of points not `known`. Blocking."""
+    folder, kept = volume.require_open().folder, {f"{point.hex()}.redo" for point in known}
+    for name in ctx.disk.list(folder):
+        if name.endswith(".capture") or (name.endswith(".redo") and name not in kept):
+            ctx.disk.unlink(f"{folder}/{name}")
+
+
 async def _drop_redos(ctx: Context, redos: list[RedoPack]) -> None:
     for redo in redos:
         with contextlib.suppress(OSError):  # a leftover is named by a point that never was: boot removes it
