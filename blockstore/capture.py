@@ -218,7 +218,12 @@ class Capture:
         return bool(self._frozen.touched[region]) and not self._free[region] and self._is_keeping
 
     def preserve(self, first: int, count: int) -> Wait | None:
-        for region, bits in split_by_region(first, count):
+        region = first // BLOCKS_PER_REGION
+        if count == 1:
+            parts: Iterable[RegionBits] = ((region, 1 << (first - region * BLOCKS_PER_REGION)),)
+        else:
+            parts = split_by_region(first, count)
+        for region, bits in parts:
             if self.guards(region):
                 left = self._needed(region)
                 wait = self._keep(region, bits & left, left) if bits & left else None

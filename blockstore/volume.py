@@ -38,7 +38,8 @@ class Volume:
         self._disk = disk
         self._place = place
         self._plain = StoreSurface(store, self._fail)
-        self._surface: Surface = self._plain
+        self._frozen_surface: FrozenSurface | None = self._plain
+        """What a capture reads: the surface that the writer writes on, if it can be read in the pool."""
         self._tracker: ChangeTracker | None = None
         self._writer: Writer | None = None
         self._capture: Capture | None = None
@@ -202,8 +203,10 @@ class Volume:
         """The right to write, on the store or on a top layer. One at a time. Raises VolumeFailed."""
         self._check()
         assert self._writer is None or self._writer.revoked, "one writer at a time"
-        self._surface = surface if surface is not None else self._plain
-        self._writer = Writer(self._open_tracker(), self._surface)
+        self._writer = Writer(self._open_tracker(), surface if surface is not None else self._plain)
+        self._frozen_surface = self._plain
+        if surface is not None:
+            self._frozen_surface = surface if isinstance(surface, FrozenSurface) else None
         return self._writer
 
     def revoke_writer(self) -> Wait:
@@ -246,7 +249,7 @@ class Volume:
         if self._pending or self._capture is not None or not self._prepared:
             why = "the sync before it is not settled" if self._prepared else "it was not prepared"
             raise CaptureFailed(reason=why)
-        if not isinstance(self._surface, FrozenSurface):
+        if self._frozen_surface is None:
             raise CaptureFailed(reason="the top layer of this volume cannot be captured")
         tracker = self._open_tracker()
         if tracker.frozen is not None:  # an abandoned capture that there was no memory to merge
@@ -260,8 +263,9 @@ class Volume:
     def switch(self) -> Capture:
         """Freeze the current epoch: for `writer.freeze`, which does it for all volumes of a group in one tick."""
         tracker = self._open_tracker()
-        assert isinstance(self._surface, FrozenSurface)
-        capture = Capture(self._disk, tracker, self._surface, self._prepared.pop(), self._doomed, self._capture_ended)
+        assert self._frozen_surface is not None, "checked by ready_to_freeze"
+        prepared = self._prepared.pop()
+        capture = Capture(self._disk, tracker, self._frozen_surface, prepared, self._doomed, self._capture_ended)
         tracker.guard = self._capture = capture
         return capture
 

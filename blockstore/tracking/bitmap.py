@@ -23,7 +23,7 @@ from xxhash import xxh3_64_intdigest
 
 from blockstore.blockset import RegionBits, split_by_region
 from blockstore.disk import Disk, LiveFile
-from blockstore.units import BLOCK, REGION_BITS_BYTES, align_up
+from blockstore.units import BLOCK, BLOCKS_PER_REGION, REGION_BITS_BYTES, align_up
 
 MAGIC = b"LWLIVE1\0"
 VERSION = 1
@@ -70,6 +70,10 @@ class Bitmap:
 
     def mark(self, first: int, count: int) -> None:
         """Set the bits of `count` blocks from `first` on. OSError ENOSPC as `touch`."""
+        if count == 1:
+            self.touch(first // BLOCKS_PER_REGION)
+            self.bits_of[first >> 3] |= 1 << (first & 7)
+            return
         for region, bits in split_by_region(first, count):
             self.add(region, bits)
 

@@ -95,6 +95,11 @@ class ChangeTracker:
 
     def admit(self, first: int, last: int) -> Wait | None:
         """Let the regions `first` to `last` be written. None: in this tick they may; else ask again after the wait."""
+        hot = self.hot
+        if first == last and first in hot.used:  # most writes are here
+            hot.used[first] = hot.now_s
+            hot.cooling.discard(first)
+            return None
         if last - first >= MAX_LOGGED_REGIONS:
             return self._admit_wide(first, last)
         return self._admit_logged(range(first, last + 1))
