@@ -163,15 +163,6 @@ class WaitInterrupted(LeewardError):
 
 
 @dataclass(eq=False)
-class AlreadyInitialised(LeewardError):
-    data: str
-    code: ClassVar[str] = "already_initialised"
-    meaning: ClassVar[str] = "{data} holds the records of a site already."
-    remedy: ClassVar[str] = "Choose another --data directory, or start this site with `leeward serve --data {data}`."
-    exit_status: ClassVar[int] = EXIT_REFUSED
-
-
-@dataclass(eq=False)
 class DataInUse(LeewardError):
     data: str
     holder: str
@@ -273,7 +264,7 @@ class SettingsInvalid(LeewardError):
     reason: str
     code: ClassVar[str] = "settings_invalid"
     meaning: ClassVar[str] = "{path}: {key}: {reason}."
-    remedy: ClassVar[str] = "Correct that line of the file; docs/settings.md lists every key."
+    remedy: ClassVar[str] = "Correct it in the file; `leeward init` writes one that explains every key."
     exit_status: ClassVar[int] = EXIT_USAGE
 
 
@@ -327,9 +318,7 @@ class LinkSilent(LeewardError):
     peer: str
     silence_s: float
     code: ClassVar[str] = "link_silent"
-    meaning: ClassVar[str] = (
-        "Nothing came from peer {peer} for {silence_s:g} s; the link is dialled again."
-    )
+    meaning: ClassVar[str] = "Nothing came from peer {peer} for {silence_s:g} s; the link is dialled again."
     remedy: ClassVar[str] = "If it stays away: check its host, its daemon and the network between."
 
 

@@ -24,13 +24,13 @@ from urllib.parse import quote
 
 from blockstore.disk import Disk
 from engine.errors import (
-    AlreadyInitialised,
     DataInUse,
     MetadataNewer,
     MetadataSpace,
     MetadataUncertain,
     MetadataUnreadable,
     NotInitialised,
+    SiteExists,
 )
 from engine.model import Site
 from engine.records import migrate, site
@@ -86,11 +86,11 @@ class Database:
     ) -> Database:
         """Make the records of a new site in the existing folder `data`, and open them. Blocking.
 
-        Raises AlreadyInitialised if there are any, whole or not; MetadataSpace, MetadataUnreadable.
+        Raises SiteExists if there are any, whole or not; MetadataSpace, MetadataUnreadable.
         """
         database = cls(data, disk or Disk(), ballast_bytes, on_uncertain)
         if database._disk.exists(database.path):
-            raise AlreadyInitialised(data=data)
+            raise SiteExists(path=data)
         try:
             database._begin(lambda: database._create(this_site, created_at))
         except BaseException:

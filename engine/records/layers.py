@@ -175,8 +175,11 @@ def chain(conn: sqlite3.Connection, volume: VolumeId) -> tuple[Layer, ...]:
 def up_to(conn: sqlite3.Connection, volume: VolumeId, point: PointId) -> tuple[Layer, ...]:
     """The packs whose image, over the base, is `point`, oldest first, set aside or not. Empty: the base itself is.
 
-    The caller knows that the point exists: without a layer that ends in it, it is the oldest of its group.
+    Raises UnknownName if the point is not here: the base alone would be another image, without a word. What a
+    promoted volume shows is `chain` below its top, whatever point is common by now.
     """
+    if conn.execute("SELECT 1 FROM point WHERE id = ?", (point,)).fetchone() is None:
+        raise UnknownName(what="point", name=point.hex())
     layers = _select(
         conn, "volume = ? AND kind = 'pack' AND state IN ('sealed', 'folding', 'set_aside') ORDER BY position", volume
     )
@@ -184,16 +187,6 @@ def up_to(conn: sqlite3.Connection, volume: VolumeId, point: PointId) -> tuple[L
         if layer.point == point:
             return layers[: index + 1]
     return ()
-
-
-def count_up_to(conn: sqlite3.Connection, volume: VolumeId, point: PointId) -> int:
-    """How many of the volume's layers, from its base up, make the image of `point`; 0: the base itself is.
-
-    Raises UnknownName if the point is gone.
-    """
-    if conn.execute("SELECT 1 FROM point WHERE id = ?", (point,)).fetchone() is None:
-        raise UnknownName(what="point", name=point.hex())
-    return len(up_to(conn, volume, point))
 
 
 def in_state(conn: sqlite3.Connection, *states: LayerState, group: GroupId | None = None) -> tuple[Layer, ...]:

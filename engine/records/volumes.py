@@ -178,11 +178,6 @@ def set_hash_seed(conn: sqlite3.Connection, volume: VolumeId, hash_seed: int) ->
     _set(conn, volume, "hash_seed = ?", to_u64(hash_seed))
 
 
-def set_store(conn: sqlite3.Connection, volume: VolumeId, store: str, size_bytes: int) -> None:
-    """Its store lies elsewhere now, or has grown."""
-    _set(conn, volume, "store = ?, size_bytes = ?", store, size_bytes)
-
-
 def assign(conn: sqlite3.Connection, group: GroupId, volumes: Sequence[VolumeId]) -> None:
     """Put volumes into a new group, in this order. Raises Raced if one is in a group already, or dead."""
     for position, volume in enumerate(volumes):
@@ -193,20 +188,6 @@ def assign(conn: sqlite3.Connection, group: GroupId, volumes: Sequence[VolumeId]
         )
         if changed.rowcount != 1:
             raise Raced(what="volume", name=by_id(conn, volume).name, reason="it is in a group, or was removed")
-
-
-def adopt_offer(conn: sqlite3.Connection, prepared: VolumeId, offered: Volume) -> None:
-    """A volume prepared here becomes the one that the peer offers: its id, size and hash seed.
-
-    Raises Raced if it is not free for it any more.
-    """
-    changed = conn.execute(
-        "UPDATE volume SET id = ?, size_bytes = ?, hash_seed = ?"
-        " WHERE id = ? AND prepared = 1 AND group_id IS NULL AND state <> 'dead'",
-        (offered.id, offered.size_bytes, to_u64(offered.hash_seed), prepared),
-    )
-    if changed.rowcount != 1:
-        raise Raced(what="volume", name=offered.name, reason="it is in a group, or was removed")
 
 
 def release(conn: sqlite3.Connection, group: GroupId) -> None:

@@ -122,10 +122,10 @@ def test_a_fold_takes_the_oldest_point_and_moves_every_volume(records: Records) 
     assert [point.id for point in records(points.of_group, GROUP)] == [third.id, second.id]
     assert records(points.find, first.id) is None
     # Until it is over the layer still hides the base that is being changed.
-    assert records(layers.count_up_to, VOLUMES[0], second.id) == 1
+    assert len(records(layers.up_to, VOLUMES[0], second.id)) == 1
     records(folds.finish, [layer.id for layer in folding])
     for member in VOLUMES:
-        assert records(layers.count_up_to, member, second.id) == 0
+        assert len(records(layers.up_to, member, second.id)) == 0
         assert [layer.point for layer in records(layers.chain, member)] == [third.id]
     gone = records(layers.in_state, LayerState.FOLDED, group=GROUP)
     assert {layer.id for layer in gone} == {layer.id for layer in folding}
@@ -265,7 +265,7 @@ def test_an_older_point_sets_the_layers_above_it_aside_and_keeps_them_readable(r
         assert [layer.point for layer in records(layers.chain, member)] == [older.id]
         aside = records(layers.in_state, LayerState.SET_ASIDE, group=GROUP)
         assert {layer.point for layer in aside} == {middle.id, newest.id}
-        assert records(layers.count_up_to, member, newest.id) == 3
+        assert len(records(layers.up_to, member, newest.id)) == 3
     assert [point.pins for point in records(points.of_group, GROUP)] == [1, 1, 1, 0]
 
 
@@ -282,6 +282,22 @@ def test_nothing_from_the_promoted_point_up_is_folded_until_the_peer_holds_a_new
     records(groups.begin_capture, GROUP, begun)
     records(groups.adopt, GROUP, replace(older, id=begun.point, sequence=9))
     assert [point.pins for point in records(points.of_group, GROUP)] == [0, 0, 0]
+
+
+def test_a_promoted_image_stays_its_chain_when_the_peer_holds_the_common_point(records: Records) -> None:
+    _, point = records(receive), records(receive)
+    records(promote_at, point)
+    chains = [records(layers.chain, member) for member in VOLUMES]
+    begun = pending(3)
+    records(groups.begin_capture, GROUP, begun)
+    common = records(groups.adopt, GROUP, replace(point, id=begun.point, sequence=3, pins=0)).common
+    assert common is not None
+    with pytest.raises(UnknownName):
+        records(layers.up_to, VOLUMES[0], common.id)  # it has no layers here; the base alone would be a wrong image
+    assert [records(layers.chain, member) for member in VOLUMES] == chains
+    for member in records(volumes.of_group, GROUP):
+        assert member.top is not None
+        assert records(layers.get, member.top).builds_on == point.id
 
 
 def test_a_snapshot_outlives_a_promotion(records: Records) -> None:

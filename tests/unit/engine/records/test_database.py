@@ -16,11 +16,11 @@ from records_build import NOW, SITE, SMALL_BALLAST, Records, fail_on, peer
 
 from engine.errors import (
     EXIT_REFUSED,
-    AlreadyInitialised,
     DataInUse,
     MetadataNewer,
     MetadataUnreadable,
     NotInitialised,
+    SiteExists,
     UnknownName,
 )
 from engine.model import Site
@@ -137,12 +137,12 @@ def test_closing_twice_does_nothing(records: Records) -> None:
 
 
 def test_records_are_made_once(records: Records) -> None:
-    with pytest.raises(AlreadyInitialised) as caught:
+    with pytest.raises(SiteExists) as caught:
         Database.create(str(records.data), SITE, NOW)
     assert caught.value.exit_status == EXIT_REFUSED
     records.database.close()
     before = contents(records.data)
-    with pytest.raises(AlreadyInitialised):
+    with pytest.raises(SiteExists):
         Database.create(str(records.data), Site(SITE.id, "other"), NOW)
     assert contents(records.data) == before
 
@@ -200,7 +200,7 @@ def test_rubbish_is_refused_and_never_made_again(tmp_path: Path, content: bytes)
         open_again(tmp_path)
     assert str(tmp_path / "meta.db") in caught.value.message
     assert (tmp_path / "meta.db").read_bytes() == content
-    with pytest.raises(AlreadyInitialised):
+    with pytest.raises(SiteExists):
         Database.create(str(tmp_path), SITE, NOW)
     assert (tmp_path / "meta.db").read_bytes() == content
 

@@ -23,7 +23,7 @@ from records_build import (
 )
 
 from engine.errors import NameTaken, Raced, RefusedByState, UnknownName
-from engine.model import Generation, GenerationId, GroupId, PointId, Role, SiteId, TrackingId, VolumeId, VolumeState
+from engine.model import Generation, GenerationId, GroupId, PointId, SiteId, TrackingId, VolumeId, VolumeState
 from engine.records import columns, events, generations, groups, peers, site, volumes
 
 
@@ -157,7 +157,13 @@ def test_opening_with_one_tracking_does_not_forget_a_planned_other(records: Reco
 
 def test_every_narrow_change_of_an_unknown_volume_is_refused(records: Records) -> None:
     with pytest.raises(UnknownName):
-        records(volumes.set_store, VolumeId(b"?" * 16), "/x", 1)
+        records(volumes.set_writes, VolumeId(b"?" * 16), 1)
+
+
+def test_a_volume_takes_the_hash_seed_of_its_group(records: Records) -> None:
+    records(volumes.insert, volume("db", hash_seed=1))
+    records(volumes.set_hash_seed, records(volumes.get, "db").id, LARGEST_U64)
+    assert records(volumes.get, "db").hash_seed == LARGEST_U64
 
 
 def test_volumes_stand_in_the_order_given_to_their_group(records: Records) -> None:
@@ -171,23 +177,6 @@ def test_volumes_stand_in_the_order_given_to_their_group(records: Records) -> No
     with pytest.raises(Raced, match="db"):
         records(volumes.assign, other.id, [free.id, VOLUMES[0]])
     assert records(volumes.of_group, other.id) == ()  # not by halves
-
-
-def test_a_prepared_volume_becomes_the_one_that_is_offered(records: Records) -> None:
-    prepared = volume("db", prepared=True, hash_seed=1, size_bytes=2 << 30)
-    offered = replace(prepared, id=VolumeId(fresh()), size_bytes=1 << 30, hash_seed=LARGEST_U64)
-    records(volumes.insert, prepared)
-    records(volumes.adopt_offer, prepared.id, offered)
-    assert records(volumes.get, "db") == offered
-    records(add_group_without_volumes)
-    records(volumes.assign, GROUP, [offered.id])
-    with pytest.raises(Raced):
-        records(volumes.adopt_offer, offered.id, prepared)
-
-
-def add_group_without_volumes(conn: sqlite3.Connection) -> None:
-    peers.insert(conn, peer(), NOW)
-    groups.insert(conn, group(Role.RECOVERY))
 
 
 def test_events_are_numbered_and_read_from_any_number_on(records: Records) -> None:
