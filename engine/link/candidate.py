@@ -48,6 +48,20 @@ class Candidate:
         self.transport.abort(error)
         self._finish(error)
 
+    async def let_go(self) -> None:
+        """Return when this is a link, or its socket is closed: at once, or after a refusal when that was delivered."""
+        is_link = self.done.done() and self.done.exception() is None
+        if is_link or not self.transport.is_connected:
+            return
+        if not self.done.done():
+            self.transport.abandon()
+        try:
+            await self.transport.gone.wait()
+        except asyncio.CancelledError:
+            self.transport.abandon()
+            await self.transport.gone.wait()
+            raise
+
     def place(self, data: Data, payload_bytes: int) -> Sequence[memoryview]:
         raise WireDamaged(reason="DATA came before HELLO")
 

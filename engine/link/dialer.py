@@ -25,7 +25,7 @@ from engine.errors import (
 from engine.link.address import require_loopback, split_address
 from engine.link.candidate import Candidate
 from engine.link.peer_link import PeerLink
-from engine.link.sockets import tune
+from engine.link.sockets import discard, tune
 from engine.link.timing import Timing
 from engine.model import Peer
 from engine.wire.messages import Hello, Message
@@ -144,7 +144,11 @@ class Dialer:
         try:
             async with asyncio.timeout(self._timing.attempt_s):
                 connection = await self._connect(peer)
-                await self._wrap(candidate, connection)
+                try:
+                    await self._wrap(candidate, connection)
+                finally:
+                    if not candidate.transport.is_connected:
+                        discard(connection)
                 if self._has_link:
                     return  # the peer was quicker
                 self._candidate = candidate
@@ -160,8 +164,7 @@ class Dialer:
             raise DialFailed(peer=peer.name, address=peer.address, reason=reason) from error
         finally:
             self._candidate = None
-            if not (candidate.done.done() and candidate.done.exception() is None):
-                candidate.transport.abandon()
+            await candidate.let_go()
 
     async def _connect(self, peer: Peer) -> socket.socket:
         """A TCP connection with the first address that answers. Raises OSError, PlainBeyondLoopback, BadValue."""

@@ -12,6 +12,7 @@ import errno
 import socket
 import ssl
 from collections import Counter
+from functools import partial
 from typing import Final, Protocol
 
 from engine.errors import (
@@ -24,7 +25,7 @@ from engine.errors import (
 )
 from engine.link.address import join_address, require_loopback
 from engine.link.candidate import Candidate
-from engine.link.sockets import tune
+from engine.link.sockets import discard, tune
 from engine.link.timing import Timing
 from engine.wire.frames import MAGIC
 from engine.wire.messages import Message
@@ -115,9 +116,11 @@ class Listener:
                 connection.close()
                 continue
             connection.setblocking(False)
-            task = loop.create_task(self._welcome(connection, host, join_address(host, int(address[1]))))
+            where = join_address(host, int(address[1]))
+            candidate = Candidate(where, self._home.accepted, linger_s=self._timing.linger_s)
+            task = loop.create_task(self._welcome(candidate, connection, host))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._leave, candidate, connection, host))
 
     def _listen_again(self, listening: socket.socket) -> None:
         if listening in self._sockets:
@@ -136,16 +139,11 @@ class Listener:
         self._strangers[host] += 1
         return True
 
-    async def _welcome(self, connection: socket.socket, host: str, address: str) -> None:
-        """From a fresh connection to a link or a refusal."""
-        candidate = Candidate(address, self._home.accepted, linger_s=self._timing.linger_s)
+    async def _welcome(self, candidate: Candidate, connection: socket.socket, host: str) -> None:
+        """From a fresh connection to a link, or to a refusal and a closed socket."""
+        address = candidate.address
         try:
-            async with asyncio.timeout(self._timing.stranger_s):
-                first = await _first_byte(connection)
-                if first == b"":
-                    return  # a port that was probed and left alone
-                await self._wrap(candidate, connection, first)
-                await asyncio.shield(candidate.done)
+            await self._meet(candidate, connection)
         except LinkCrossed:
             pass
         except LeewardError as error:
@@ -158,13 +156,21 @@ class Listener:
         except OSError as error:
             self._home.complain(host, HandshakeFailed(address=address, reason=error.strerror or str(error)))
         finally:
-            self._leave(host)
-            if not candidate.transport.is_connected:
-                connection.close()
-            elif not candidate.done.done():
-                candidate.transport.abandon()
+            await candidate.let_go()
 
-    def _leave(self, host: str) -> None:
+    async def _meet(self, candidate: Candidate, connection: socket.socket) -> None:
+        """Find out who it is. Returns when a link stands, or when nothing was said at all."""
+        async with asyncio.timeout(self._timing.stranger_s):
+            first = await _first_byte(connection)
+            if first != b"":  # else a port that was probed and left alone
+                await self._wrap(candidate, connection, first)
+                await asyncio.shield(candidate.done)
+
+    def _leave(self, candidate: Candidate, connection: socket.socket, host: str, task: asyncio.Task[None]) -> None:
+        """A welcome is over, also one that was called off before it began."""
+        self._tasks.discard(task)
+        if not candidate.transport.is_connected:
+            discard(connection)
         self._strangers[host] -= 1
         if not self._strangers[host]:
             del self._strangers[host]

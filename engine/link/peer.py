@@ -37,6 +37,9 @@ from engine.wire.messages import Hello, Message
 
 __all__ = ["LinkHandler", "Links", "PeerLink", "Report"]
 
+_TURNS_TO_CLOSE = 3
+"""A connection that was cancelled in its TLS handshake has no owner to tell: the loop closes it some turns later."""
+
 Report: TypeAlias = Callable[[str, str, str, dict[str, Any]], None]
 """report(level, code, message, details): an event for operators; never blocks."""
 
@@ -69,6 +72,7 @@ class Links:
         self._dialers: dict[str, Dialer] = {}
         self._retired: list[Dialer] = []
         self._links: dict[str, PeerLink] = {}
+        self._ending: list[PeerLink] = []
         self._waiters: dict[str, list[asyncio.Future[PeerLink]]] = {}
         self._is_closed = False
 
@@ -84,13 +88,14 @@ class Links:
         """Stop listening and dialling, end all links orderly. Returns when every socket is closed."""
         self._is_closed = True
         dialers, self._dialers = [*self._dialers.values(), *self._retired], {}
-        links = list(self._links.values())
-        for link in links:
+        for link in list(self._links.values()):
             link.close("this site shuts down")
         for name in self._waiters:
             self._disappoint(name)
         await asyncio.gather(self._listener.close(), *(dialer.close() for dialer in dialers))
-        await asyncio.gather(*(link.gone() for link in links))
+        await asyncio.gather(*(link.gone() for link in self._ending))
+        for _ in range(_TURNS_TO_CLOSE):
+            await asyncio.sleep(0)
 
     @property
     def port(self) -> int:
@@ -236,6 +241,7 @@ class Links:
         name = link.peer.name
         if self._links.get(name) is link:
             del self._links[name]
+        self._ending = [one for one in self._ending if not one.is_gone] + [link]
         level = "info" if link.error is None else "warning"
         code = link.error.code if isinstance(link.error, LeewardError) else "peer_disconnected"
         text = f"The link with peer {name} ended: {link.reason.rstrip('.')}."

@@ -117,6 +117,11 @@ class PeerLink:
         else:
             self._transport.close()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the socket is closed."""
+        return self._transport.gone.is_set()
+
     async def gone(self) -> None:
         """Wait until the socket is closed, too."""
         await self._transport.gone.wait()
