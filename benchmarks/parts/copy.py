@@ -53,21 +53,18 @@ class FileSource:
     """All of a file, or `blocks` scattered ones of it, as a ShipSource."""
 
     def __init__(self, pool: DiskPool, file: DiskFile, scatter: int) -> None:
-        self._pool, self._file, self._scatter = pool, file, scatter
+        self._pool, self._file = pool, file
+        regions = regions_in(file.size())
+        self._marks = dict.fromkeys(range(regions), WHOLE_REGION)
+        if scatter:
+            chance = np.random.default_rng(1)
+            self._marks = {}
+            for block in chance.choice(regions * BLOCKS_PER_REGION, scatter, replace=False).tolist():
+                region, at = divmod(block, BLOCKS_PER_REGION)
+                self._marks[region] = self._marks.get(region, 0) | 1 << at
 
     def regions(self) -> Iterator[RegionBits]:
-        regions = regions_in(self._file.size())
-        if not self._scatter:
-            for region in range(regions):
-                yield region, WHOLE_REGION
-            return
-        chosen = np.random.default_rng(1).choice(regions * BLOCKS_PER_REGION, self._scatter, replace=False)
-        marks: dict[int, int] = {}
-        for block in chosen.tolist():
-            marks[block // BLOCKS_PER_REGION] = (
-                marks.get(block // BLOCKS_PER_REGION, 0) | 1 << block % BLOCKS_PER_REGION
-            )
-        yield from sorted(marks.items())
+        return iter(sorted(self._marks.items()))
 
     async def read_runs(self, runs: Sequence[Extent], buffer: memoryview, examine: Callable[[], T]) -> T:
         def work() -> T:
@@ -190,11 +187,12 @@ async def send(source: Path, port: int, redo_path: Path, codecs: Sequence[str], 
     redo = RedoPack.create(
         disk, str(redo_path), volume_id=VOLUME, sync_id=SYNC, builds_on=NO_POINT, image_bytes=size, hash_seed=SEED
     )
+    source_blocks = FileSource(pool, file, scatter)
     began = time.perf_counter()
     window = 8 * ((4 << 20) + (32 << 10))
     shipper = Shipper(transport, pool, SystemClock(), sync=SYNC, window_bytes=window, chooser=Chooser(codecs))
     sink.shipper = shipper
-    await shipper.ship(0, FileSource(pool, file, scatter), image_bytes=size, hash_seed=SEED, redo=redo)
+    await shipper.ship(0, source_blocks, image_bytes=size, hash_seed=SEED, redo=redo)
     await shipper.finish()
     receipt = await pool.call(redo.seal)
     await transport.send(Seal(SYNC, 0, (VolumeSeal(VOLUME, receipt.blocks, receipt.digest),)))

@@ -140,12 +140,11 @@ class ReceiveSession:
         await self._idle.wait()
         await self._end_checkpoints()
         self._raise_failure()
+        await self._checkpoint()  # first, so that what is complete is told before its volume counts anew
         for index in sorted(self._void):
-            layer = self._layers[index]
-            await self._pool.call(layer.begin_session, self._sync)
+            await self._pool.call(self._layers[index].begin_session, self._sync)
             self._saying.restart(index)
         self._void.clear()
-        await self._checkpoint()
         await self._saying.said()
 
     async def seal(self) -> list[SealReceipt]:

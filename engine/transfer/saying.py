@@ -48,6 +48,7 @@ class Saying:
     def restart(self, index: int) -> None:
         """Frames of this volume are counted from 0 again."""
         self._told.pop(index, None)
+        # What was to be told of the frames before is still true, and goes out before the next FLUSHED does.
 
     async def said(self) -> None:
         """Return when all was handed to the link. Raises what the link raised when it was lost."""

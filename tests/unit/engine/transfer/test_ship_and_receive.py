@@ -6,7 +6,20 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from transfer_ends import SYNC, Ends, ImageSource, SenderSink, bits_of, connected, everything, mixed_image, over, padded, until
+from transfer_ends import (
+    SEED,
+    SYNC,
+    Ends,
+    ImageSource,
+    SenderSink,
+    bits_of,
+    connected,
+    everything,
+    mixed_image,
+    over,
+    padded,
+    until,
+)
 
 from blockstore.blockset import BlockSet
 from blockstore.errors import BlockMismatch
@@ -24,7 +37,7 @@ async def ship_all(ends: Ends, source: ImageSource, **how: object) -> bytes:
     size = len(source.image)
     redo = ends.redo(size)
     shipper = ends.begin([ends.pack(size)], **how)
-    await shipper.ship(0, source, image_bytes=size, hash_seed=0x1EE3A2D, redo=redo)
+    await shipper.ship(0, source, image_bytes=size, hash_seed=SEED, redo=redo)
     await shipper.finish()
     receipts = await ends.session.seal()
     noted = redo.seal()
@@ -72,7 +85,7 @@ async def test_blocks_with_the_hash_of_the_parent_point_are_told_and_not_sent(tm
         source = ImageSource(ends.pool, image, parent=parent)
         size = len(image)
         redo, shipper = ends.redo(size), ends.begin([ends.pack(size)])
-        await shipper.ship(0, source, image_bytes=size, hash_seed=0x1EE3A2D, redo=redo)
+        await shipper.ship(0, source, image_bytes=size, hash_seed=SEED, redo=redo)
         await shipper.finish()
         (receipt,) = await ends.session.seal()
         assert over(ends.sealed(receipt, size), parent) == bytes(image)
@@ -114,16 +127,14 @@ async def test_regions_that_the_receiver_holds_are_confirmed_and_not_sent(tmp_pa
         pack = ends.pack(len(image))
         shipper = ends.begin([pack], other)
         first = everything(len(image)) - BlockSet.of_extents((11 * BLOCKS_PER_REGION, BLOCKS_PER_REGION))
-        await shipper.ship(0, ImageSource(ends.pool, image, first), image_bytes=len(image), hash_seed=0x1EE3A2D)
+        await shipper.ship(0, ImageSource(ends.pool, image, first), image_bytes=len(image), hash_seed=SEED)
         await shipper.finish()
         await ends.session.join()
         image[2 * REGION : 2 * REGION + BLOCK] = b"\x77" * BLOCK
         redo = ends.redo(len(image))
         shipper = ends.begin([pack], SYNC)
         source = ImageSource(ends.pool, image)
-        await shipper.ship(
-            0, source, image_bytes=len(image), hash_seed=0x1EE3A2D, redo=redo, reusable=pack.reusable()
-        )
+        await shipper.ship(0, source, image_bytes=len(image), hash_seed=SEED, redo=redo, reusable=pack.reusable())
         await shipper.finish()
         (receipt,) = await ends.session.seal()
         assert receipt.digest == redo.seal().digest
@@ -139,7 +150,7 @@ async def test_after_a_break_nothing_that_landed_is_sent_again(tmp_path: Path) -
     async with connected(tmp_path) as ends:
         pack, redo, source = ends.pack(len(image)), ends.redo(len(image), redo_name), ImageSource(ends.pool, image)
         first = ends.begin([pack])
-        volumes = {"image_bytes": len(image), "hash_seed": 0x1EE3A2D, "redo": redo}
+        volumes = {"image_bytes": len(image), "hash_seed": SEED, "redo": redo}
         task = asyncio.create_task(first.ship(0, source, **volumes))  # type: ignore[arg-type]
         await until(lambda: len(ends.receiver_sink.frames) > 12)
         ends.sender.abort()
@@ -185,7 +196,7 @@ async def test_blocks_that_were_damaged_on_the_way_are_sent_again_once(tmp_path:
         source = ImageSource(ends.pool, image)
         assert await ship_all(ends, source) == image
         assert sum(isinstance(message, Retry) for message in ends.sender_sink.heard) == 1
-        assert 0 < ends.shipper.counts.bytes_resent
+        assert ends.shipper.counts.bytes_resent > 0
         assert ends.shipper.counts.bytes_sent <= len(image)
         assert bits_of(source.has_landed) == source.blocks
 
@@ -195,10 +206,16 @@ async def test_a_region_that_is_damaged_twice_fails_the_sync(tmp_path: Path) -> 
     async with connected(tmp_path) as ends:
         reasons: list[Exception] = []
         damage(ends, 1000, at_frame=0)
-        shipper = ends.begin([ends.pack(len(image))], failed=lambda error: (reasons.append(error), ends.receiver.close()))
-        with pytest.raises((BlockMismatch, ConnectionError)):
-            await shipper.ship(0, ImageSource(ends.pool, image), image_bytes=len(image), hash_seed=0x1EE3A2D)
+        shipper = ends.begin(
+            [ends.pack(len(image))], failed=lambda error: (reasons.append(error), ends.receiver.close())
+        )
+
+        async def whole() -> None:
+            await shipper.ship(0, ImageSource(ends.pool, image), image_bytes=len(image), hash_seed=SEED)
             await shipper.finish()
+
+        with pytest.raises((BlockMismatch, ConnectionError)):
+            await whole()
         assert isinstance(ends.session.failure, BlockMismatch)
         assert reasons == [ends.session.failure]
         assert not ends.session._layers[0].durable_frames
@@ -211,7 +228,7 @@ async def test_two_volumes_are_shipped_one_after_the_other_and_damage_to_one_spa
         packs = [ends.pack(len(one), "one"), ends.pack(len(two), "two")]
         shipper = ends.begin(packs)
         for index, image in enumerate((one, two)):
-            await shipper.ship(index, ImageSource(ends.pool, image), image_bytes=len(image), hash_seed=0x1EE3A2D)
+            await shipper.ship(index, ImageSource(ends.pool, image), image_bytes=len(image), hash_seed=SEED)
         await shipper.finish()
         receipts = await ends.session.seal()
         assert over(ends.sealed(receipts[0], len(one), "one"), bytes(len(one))) == one
@@ -234,7 +251,7 @@ async def test_blocks_are_told_as_landed_only_when_they_are_durable(tmp_path: Pa
             inner(sink, message)  # type: ignore[arg-type]
 
         sink.received = received  # type: ignore[assignment, method-assign]
-        await ship.ship(0, source, image_bytes=len(image), hash_seed=0x1EE3A2D)
+        await ship.ship(0, source, image_bytes=len(image), hash_seed=SEED)
         assert bits_of(source.has_landed) != source.blocks
         await until(lambda: bits_of(source.has_landed) == source.blocks)  # no FLUSH: the checkpoint's timer
         assert all(durable_before)

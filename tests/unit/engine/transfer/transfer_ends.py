@@ -12,7 +12,7 @@ import numpy as np
 
 from blockstore.blockset import BlockSet, RegionBits
 from blockstore.disk import Disk
-from blockstore.frame import BUFFER_BYTES, hash_blocks
+from blockstore.frame import hash_blocks
 from blockstore.layer import SLOT_ABSENT, SLOT_ZERO, IncomingLayer, SealReceipt
 from blockstore.pack import OpenPack
 from blockstore.pack_read import SealedPack
@@ -245,9 +245,7 @@ class Ends:
         )
         self.receiver_sink.session = self.session
         link = how.pop("link", self.sender)
-        self.shipper = Shipper(
-            link, self.pool, SystemClock(), sync=sync, window_bytes=self.session.window_bytes, **how
-        )
+        self.shipper = Shipper(link, self.pool, SystemClock(), sync=sync, window_bytes=self.session.window_bytes, **how)
         self.sender_sink.shipper = self.shipper
         return self.shipper
 
@@ -300,12 +298,15 @@ async def connected(folder: Path) -> AsyncIterator[Ends]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop run until `condition` holds; the test's own timeout ends a wait in vain."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
         await asyncio.sleep(0.001)
+
+
+async def turns(pool: DiskPool) -> None:
+    """Let everything that can happen by itself happen: the loop and the pool go round a few times."""
+    for _ in range(30):
+        await pool.call(int)
 
 
 def bits_of(blocks: Mapping[int, int]) -> BlockSet:
     return BlockSet(dict(blocks))
-
-
-WINDOW = 8 * BUFFER_BYTES
