@@ -7,9 +7,14 @@ has a row. This module must never touch a sealed layer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from blockstore.errors import LayerDamaged
 from blockstore.layer import IncomingLayer
 from blockstore.pack import OpenPack
-from blockstore.seed import SeedBase
+from blockstore.seed import SeedBase, journal_path
 from engine import model
 from engine.model import LayerId, LayerState, SyncId
 from engine.operations.context import Context
@@ -17,6 +22,8 @@ from engine.operations.handles import GroupHandle, Receiving, VolumeHandle
 from engine.records import groups, incoming, layers
 from engine.records.columns import Connection
 from engine.wire.messages import Begin
+
+T = TypeVar("T")
 
 Named = tuple[LayerId, IncomingLayer]
 
@@ -40,11 +47,12 @@ def _open_seed(ctx: Context, volume: VolumeHandle, seed: SyncId) -> SeedBase:
     for name in ctx.disk.list(opened.folder):
         if name.endswith(".seed") and name != f"{seed.hex()}.seed":
             ctx.disk.unlink(f"{opened.folder}/{name}")  # of a first copy that was begun anew: it stands for nothing
-    make = SeedBase.recover if ctx.disk.exists(f"{opened.folder}/{seed.hex()}.seed") else SeedBase.create
-    return make(
-        ctx.disk,
-        opened.store,
-        opened.folder,
+    path = journal_path(opened.folder, seed)
+    return _recover_or_create(
+        ctx,
+        path,
+        partial(SeedBase.recover, ctx.disk, opened.store, opened.folder),
+        partial(SeedBase.create, ctx.disk, opened.store, opened.folder),
         volume_id=volume.record.id,
         owner=seed,
         image_bytes=opened.size_bytes,
@@ -83,16 +91,27 @@ async def _open_packs(ctx: Context, handle: GroupHandle, wanted: model.Incoming)
 def _open_pack(ctx: Context, volume: VolumeHandle, row: model.Layer, wanted: model.Incoming) -> OpenPack:
     path = ctx.paths.pack(volume.record.id, row.id)
     ctx.disk.make_dir(ctx.paths.layers(volume.record.id))
-    make = OpenPack.recover if ctx.disk.exists(path) else OpenPack.create
-    return make(
-        ctx.disk,
+    return _recover_or_create(
+        ctx,
         path,
+        partial(OpenPack.recover, ctx.disk, path),
+        partial(OpenPack.create, ctx.disk, path),
         volume_id=volume.record.id,
         layer_id=row.id,
         builds_on=wanted.builds_on or bytes(16),
         image_bytes=volume.record.size_bytes,
         hash_seed=volume.record.hash_seed,
     )
+
+
+def _recover_or_create(ctx: Context, path: str, recover: Callable[..., T], create: Callable[..., T], **bound: Any) -> T:
+    """What a process left, if it is any good. A crash in making a file can leave its name without its header."""
+    if ctx.disk.exists(path):
+        try:
+            return recover(**bound)
+        except LayerDamaged:  # the sender is told of nothing in it, and sends all of it again
+            ctx.disk.unlink(path)
+    return create(**bound)
 
 
 async def drop_layers(ctx: Context, handle: GroupHandle) -> None:
