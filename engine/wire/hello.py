@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.errors import HandshakeFailed, LeewardError, PeerRefused, ProtocolVersion, WireDamaged
-from engine.wire.limits import TEXT_CHARS
 from engine.wire.messages import Hello, Message, Refused
 
 VERSION: Final = 1
@@ -21,6 +20,11 @@ OLDEST_VERSION: Final = 1
 
 FEATURES: Final[tuple[str, ...]] = ()
 """Names of what a peer may use beyond its version's minimum."""
+
+_TEXT_BYTES: Final = 1200
+_FACTS: Final = 8
+_FACT_BYTES: Final = 100
+"""A refusal may have to fit the header of a HELLO."""
 
 CODECS: Final = ("plain", "lz4", "zstd")
 
@@ -69,9 +73,13 @@ def gives_way(ours: Hello, theirs: Hello, standing: Hello | None, *, is_dialling
 
 def refused_by(error: LeewardError) -> Refused:
     """The message that ends a link because of `error`."""
-    details = {key: value for key, value in error.details().items() if not isinstance(value, str) or len(value) < 200}
-    message, remedy = error.message[:TEXT_CHARS], error.advice[:TEXT_CHARS]
-    return Refused(None, None, error.code, message, remedy, details)
+    facts = list(error.details().items())[:_FACTS]
+    details = {key: _cut(value, _FACT_BYTES) if isinstance(value, str) else value for key, value in facts}
+    return Refused(None, None, error.code, _cut(error.message, _TEXT_BYTES), _cut(error.advice, _TEXT_BYTES), details)
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    return text.encode()[:most_bytes].decode(errors="ignore")
 
 
 def refusal(message: Refused, peer: str) -> LeewardError:
