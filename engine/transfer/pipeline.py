@@ -3,7 +3,7 @@
 Buffers are made once and go round: memory follows neither the size of a volume nor the amount of change.
 This module must never know what a frame is.
 
-Measured (`docs/decisions`, copy path): four 4 MiB buffers at the sender and eight at the receiver are where
+Measured: four 4 MiB buffers at the sender and eight at the receiver are where
 more stops helping; smaller frames fall behind on direct writes.
 """
 

@@ -60,7 +60,7 @@ class ReceiveSession:
         layers: Sequence[IncomingLayer],
         pool: DiskPool,
         send: Callable[[Message], Awaitable[None]],
-        buffers: int | Buffers = BUFFERS,
+        buffers: int = BUFFERS,
         failed: Callable[[Exception], None] | None = None,
     ) -> None:
         """`layers` in the order of BEGIN. `send`: of the link. `failed` is told once, on the loop, when the session
@@ -71,7 +71,7 @@ class ReceiveSession:
         self._sync = sync
         self._layers = list(layers)
         self._pool = pool
-        self._buffers = buffers if isinstance(buffers, Buffers) else Buffers(buffers)
+        self._buffers = Buffers(buffers)
         self._failed = failed
         self._saying = Saying(sync, send)
         self._expected: _Arrival | None = None
@@ -114,8 +114,9 @@ class ReceiveSession:
     def data(self, data: Data) -> None:
         """The payload of `data` is where `place` said. Raises FrameDamaged, WireDamaged: the link must end."""
         arrival, self._expected = self._expected, None
-        assert arrival is not None, "placed before"
-        assert arrival.data is data, "placed before"
+        if arrival is None:
+            return  # its memory was named by a session before this one
+        assert arrival.data is data, "payloads come in the order in which their memory was named"
         if self._is_over or self.failure is not None or data.volume_index in self._void:
             self._free(arrival)
             return
@@ -164,7 +165,7 @@ class ReceiveSession:
     async def join(self) -> None:
         """Void the session and return when no thread writes for it any more. May be called at any time, and again.
 
-        A payload under way keeps its buffer until `data` comes, or `lost`: the link may still write there.
+        A payload under way keeps its buffer: the link may still write there, and call `data`, which drops it.
         """
         self._is_over = True
         while self._waiting:
@@ -180,13 +181,6 @@ class ReceiveSession:
                 cancelled = error
         if cancelled is not None:
             raise cancelled
-
-    def lost(self) -> None:
-        """The link is gone, and writes no payload any more. `join` is still to be called."""
-        arrival, self._expected = self._expected, None
-        self._is_over = True
-        if arrival is not None:
-            self._free(arrival)
 
     # --- writers
 

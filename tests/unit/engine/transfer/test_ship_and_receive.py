@@ -26,7 +26,6 @@ from blockstore.errors import BlockMismatch
 from blockstore.frame import BUFFER_BYTES
 from blockstore.units import BLOCK, BLOCKS_PER_REGION, REGION
 from engine.decide.compression import Chooser
-from engine.transfer.pipeline import Buffers
 from engine.wire.messages import Data, Grant, Landed, Retry
 
 RANDOM_REGIONS = 6
@@ -260,11 +259,10 @@ async def test_blocks_are_told_as_landed_only_when_they_are_durable(tmp_path: Pa
 
 async def test_the_whole_window_is_granted_back_when_all_has_landed(tmp_path: Path) -> None:
     async with connected(tmp_path) as ends:
-        buffers, own = Buffers(8), Buffers(4)
         source = ImageSource(ends.pool, mixed_image(40 * REGION, 21))
-        await ship_all(ends, source, buffers=buffers)
+        await ship_all(ends, source, buffers=8)
+        assert ends.shipper._buffers.free == 4
         await until(lambda: ends.shipper._window.open == 8 * BUFFER_BYTES)
         granted = sum(message.bytes for message in ends.sender_sink.heard if isinstance(message, Grant))
         assert granted == len(ends.receiver_sink.frames) * BUFFER_BYTES
-        assert buffers.free == 8
-        assert own.free == 4
+        assert ends.session._buffers.free == 8

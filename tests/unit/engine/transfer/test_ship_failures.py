@@ -19,10 +19,9 @@ from blockstore.pack import OpenPack
 from blockstore.units import BLOCK, REGION
 from engine.errors import WireDamaged
 from engine.pool import DiskPool
-from engine.transfer.drain import Drain
 from engine.transfer.pipeline import Buffers
 from engine.transfer.receiver import ReceiveSession
-from engine.wire.messages import Data, Flush, Flushed, Grant, Landed
+from engine.wire.messages import Data, Grant, Landed
 
 
 class Gate:
@@ -282,25 +281,16 @@ async def test_a_head_that_is_no_head_voids_the_session(tmp_path: Path) -> None:
     await ends.pool.close()
 
 
-async def test_a_sync_that_does_not_run_any_more_is_read_into_the_drain(tmp_path: Path) -> None:
-    image = mixed_image(20 * REGION, 33)
-    async with connected(tmp_path) as ends:
-        ends.begin([ends.pack(len(image))])
-        drain, taken = Drain(), 0
-
-        def place(data: Data, length: int) -> Sequence[memoryview]:
-            nonlocal taken
-            taken += 1
-            return drain.place(data, length)
-
-        ends.session.place = place  # type: ignore[method-assign]
-        ends.session.data = lambda data: None  # type: ignore[method-assign]
-        task = ship(ends, image)
-        await until(lambda: taken == 8)  # the window is used up
-        await turns(ends.pool)
-        assert taken == 8
-        await ends.sender.send(Flush(SYNC))
-        await until(lambda: any(isinstance(message, Flushed) for message in ends.sender_sink.heard))  # all in order
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+async def test_a_frame_whose_memory_another_session_named_is_dropped(tmp_path: Path) -> None:
+    ends = Ends(tmp_path, DiskPool())
+    pack = ends.pack(16 * REGION)
+    pack.begin_session(SYNC)
+    link = Nowhere()
+    session = ReceiveSession(sync=SYNC, layers=[pack], pool=ends.pool, send=link.send)
+    session.data(Data(SYNC, 0, "plain", 128))
+    await session.flush()
+    assert pack.received_frames == 0
+    assert link.said == []
+    assert session.failure is None
+    await session.join()
+    await ends.pool.close()
