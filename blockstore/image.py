@@ -134,7 +134,8 @@ def _split(merged: NDArray[np.uint64], region: int, at: int, stop: int, origin: 
     low = first - region * BLOCKS_PER_REGION
     tags = merged[low : low + count]
     step = np.diff(tags)
-    joins = (step == 1) & (tags[:-1] != 0) | (step == 0) & ((tags[:-1] == 0) | (tags[:-1] == SLOT_ZERO))
+    is_slot = (tags[:-1] != 0) & (tags[:-1] != SLOT_ZERO)  # all ones and one more is the base's 0: no neighbours
+    joins = np.where(is_slot, step == 1, step == 0)
     starts = [0, *(np.flatnonzero(~joins) + 1).tolist(), count]
     for begin, over in pairwise(starts):
         tag = int(tags[begin])
