@@ -218,18 +218,43 @@ class Capture:
         return bool(self._frozen.touched[region]) and not self._free[region] and self._is_keeping
 
     def preserve(self, first: int, count: int) -> Wait | None:
-        region = first // BLOCKS_PER_REGION
-        if count == 1:
-            parts: Iterable[RegionBits] = ((region, 1 << (first - region * BLOCKS_PER_REGION)),)
-        else:
-            parts = split_by_region(first, count)
-        for region, bits in parts:
+        if count == 1 and self._keep_one(first):
+            return None
+        for region, bits in split_by_region(first, count):
             if self.guards(region):
                 left = self._needed(region)
                 wait = self._keep(region, bits & left, left) if bits & left else None
                 if wait is not None:
                     return wait
         return None
+
+    def _keep_one(self, block: int) -> bool:
+        """The common case, without big numbers: one block, cached. False: ask in full."""
+        region, byte, bit = block // BLOCKS_PER_REGION, block >> 3, 1 << (block & 7)
+        if not self.guards(region):
+            return True
+        parts = self._parts
+        left = self._frozen.bits_of[byte]
+        if parts.done.touched[region]:
+            left &= ~parts.done.bits_of[byte]
+        if parts.kept.touched[region]:
+            left &= ~parts.kept.bits_of[byte]
+        if not left & bit:
+            return True
+        if not self.quiesced.over or region in self._copying:
+            return False
+        content = self._scratch[:BLOCK]
+        try:
+            if not self._surface.read_cached(block * BLOCK, content):
+                return False
+            parts.file.write(content, block * BLOCK)
+        except (OSError, LeewardError) as error:
+            self._fail(error)
+            return True
+        parts.kept.mark(block, 1)
+        if left == bit:  # the last of eight: a good moment to look at the region
+            self._look_if_free(region)
+        return True
 
     def _keep(self, region: int, need: int, left: int) -> Wait | None:
         if not self.quiesced.over:

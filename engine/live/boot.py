@@ -121,14 +121,14 @@ async def _open_tracking(ctx: Context, record: model.Group, handle: GroupHandle)
 
 
 async def _open_tops(ctx: Context, record: model.Group, handle: GroupHandle) -> None:
-    tops = [volume.record.top for volume in handle.volumes]
-    if not any(tops) or record.common is None:
-        return
-    overlays: list[Overlay] = []
-    for volume, top in zip(handle.volumes, tops, strict=True):
-        assert top is not None, "a promotion gives every volume of a group a top"
-        overlays.append(await ctx.pool.call(open_overlay, ctx, volume, top))
-    await promote.bind_tops(ctx, handle, record.common, overlays)
+    """The overlays that take the writes of a promoted side, each on the image of the point it was promoted at."""
+    for volume in handle.volumes:
+        top = volume.record.top
+        if top is None or volume.open is None:
+            continue
+        row = await ctx.database.read(partial(layers.get, layer=top))
+        overlay = await ctx.pool.call(open_overlay, ctx, volume, top)
+        await promote.bind_top(ctx, volume, model.require(row.builds_on), overlay)
 
 
 def open_overlay(ctx: Context, volume: VolumeHandle, layer: model.LayerId) -> Overlay:

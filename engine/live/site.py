@@ -18,6 +18,7 @@ from engine.live.group import RunningGroup
 from engine.live.jobs import Jobs, Running
 from engine.live.requests import Asked, Table
 from engine.operations import announce, documents, volumes
+from engine.operations import peers as peer_stories
 from engine.operations.context import Context
 from engine.operations.conversation import converse
 from engine.operations.handles import GroupHandle, VolumeHandle
@@ -137,7 +138,9 @@ class Site:
         return handle
 
     def linked(self, link: PeerLink) -> None:
-        """A link stands: tell the peer of groups that it does not know yet."""
+        """A link stands: note whose it is, and tell the peer of groups that it does not know yet."""
+        if link.peer.id is None:
+            self.spawn(peer_stories.know(self.ctx, link.peer, model.SiteId(link.hello.site_id)))
         for running in self.groups_by_name.values():
             if running.handle.peer == link.peer.name and not running.is_syncing and running.handle.talk is None:
                 self.spawn(self._announce(running.handle, link))

@@ -28,6 +28,8 @@ async def upkeep(site: Site) -> None:
         if now - cooled >= COOL_EVERY_S:
             cooled = now
             await _cool(site, now)
+            if not site.ctx.database.has_ballast:
+                await site.ctx.database.restore_ballast()
         await _keep_promises(site)
 
 

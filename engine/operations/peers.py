@@ -43,3 +43,9 @@ async def remove(ctx: Context, name: str) -> None:
 async def refresh(ctx: Context) -> None:
     """Make the links match the recorded peers."""
     ctx.links.set_peers(await ctx.database.read(peers.all))
+
+
+async def know(ctx: Context, peer: model.Peer, site: model.SiteId) -> None:
+    """The first contact tells which site answers to the pinned certificate; another one later is refused."""
+    await ctx.database.transact(lambda conn: peers.set_id(conn, peer.name, site))
+    await refresh(ctx)

@@ -13,7 +13,7 @@ from blockstore.overlay import Overlay
 from blockstore.overlay_io import OverlayIO
 from engine import model
 from engine.decide.roles import is_already, require_legal
-from engine.errors import RefusedByState
+from engine.errors import LeewardError, RefusedByState
 from engine.model import LayerId, TrackingId
 from engine.operations import receive, staging, volumes
 from engine.operations.context import Context
@@ -50,10 +50,15 @@ async def promote(ctx: Context, handle: GroupHandle, request: Promote, *, peer_i
     await receive.end_session(ctx, handle)
     prepared = await _prepare(ctx, handle, point)
     nonces = {volume.record.id: volume.record.nonce for volume in handle.volumes}
-    record = await ctx.database.transact(
-        lambda conn: records.commit(conn, handle.id, point.id, nonces, term=record.term + 1, expects=record.version)
-    )
-    await bind_tops(ctx, handle, point, [made.overlay for made in prepared])
+    try:
+        record = await ctx.database.transact(
+            lambda conn: records.commit(conn, handle.id, point.id, nonces, term=record.term + 1, expects=record.version)
+        )
+    except LeewardError:
+        await take_back(ctx, handle)
+        raise
+    for volume, made in zip(handle.volumes, prepared, strict=True):
+        await bind_top(ctx, volume, point.id, made.overlay)
     await staging.remove_dead(ctx, handle)
     ctx.report("warning", "promoted", f"Group {handle.name} is protected here, term {record.term}.", group=handle.name)
     await converge(ctx, handle)
@@ -106,11 +111,10 @@ def make_overlay(ctx: Context, volume: VolumeHandle, layer: LayerId) -> Overlay:
     )
 
 
-async def bind_tops(ctx: Context, handle: GroupHandle, point: model.Point, tops: list[Overlay]) -> None:
-    """Put the overlays on top of the image of `point`: from now on they take the writes."""
-    for volume, overlay in zip(handle.volumes, tops, strict=True):
-        volume.top = overlay
-        volume.top_io = OverlayIO(overlay, await image_at(ctx, volume, point.id))
+async def bind_top(ctx: Context, volume: VolumeHandle, point: model.PointId, overlay: Overlay) -> None:
+    """Put the overlay on top of the image of `point`: from now on it takes the volume's writes."""
+    volume.top = overlay
+    volume.top_io = OverlayIO(overlay, await image_at(ctx, volume, point))
 
 
 async def take_back(ctx: Context, handle: GroupHandle) -> None:

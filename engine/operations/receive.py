@@ -73,8 +73,8 @@ def _check_begin(record: model.Group, handle: GroupHandle, message: Begin) -> No
         raise refuse("the sync builds on another point than the newest one here")
     if message.mode != "delta" and common is not None:
         raise refuse("there is a recovery point here already")
-    mine = [(v.record.id, v.record.size_bytes) for v in handle.volumes]
-    if [(plan.volume, plan.size_bytes) for plan in message.volumes] != mine:
+    # By order and size: a volume that was prepared here keeps the id under which its files lie.
+    if [plan.size_bytes for plan in message.volumes] != [v.record.size_bytes for v in handle.volumes]:
         raise refuse("the volumes or their sizes differ between the sites")
 
 

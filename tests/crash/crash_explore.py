@@ -139,7 +139,7 @@ def explore(
     first = most - int(most * share) if depth else most
     if len(recipes) > first:
         recipes = sorted(random.sample(recipes, first), key=lambda recipe: recipe.moment)
-    parents = set(random.sample(range(len(recipes)), min(len(recipes), max(1, most // 60)))) if depth else set()
+    parents = _parents(recording, recipes, most // 60, random) if depth else set()
     second = (most - first) // max(1, len(parents)) if depth else 0
     replay, model = recording.base.fork(), recording.model.copy()
     moment = 0
@@ -161,6 +161,18 @@ def explore(
                 explore(nested, second, seed + index, findings, depth=depth - 1)
     finally:
         loop.close()
+
+
+def _parents(recording: Recording, recipes: list[Recipe], count: int, random: Random) -> set[int]:
+    """Which states have a second crash: above all kills just before a sync, when a start finds what no disk has."""
+    log = recording.log
+    early = [
+        index
+        for index, recipe in enumerate(recipes)
+        if recipe.kind == KILL and recipe.moment < len(log) and log[recipe.moment][0] == "sync"
+    ]
+    found = set(random.sample(early, min(len(early), count // 2)))
+    return found | set(random.sample(range(len(recipes)), min(len(recipes), max(1, count - len(found)))))
 
 
 async def _judge(recording: Recording, replay: Replay, model: Model, recipe: Recipe, goes_on: bool) -> Recording | None:

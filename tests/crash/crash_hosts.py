@@ -1,4 +1,4 @@
-"""Those who use a site in a script: hosts that write and flush, and a peer that sends a sync. They note what they did."""
+"""Who uses a site in a script: hosts that write and flush, and a peer that sends a sync. They note what they did."""
 
 from __future__ import annotations
 

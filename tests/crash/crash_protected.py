@@ -142,22 +142,34 @@ class WritePath(Protected):
     async def run(self, site: Site) -> None:
         host = self.hosts(site)[0]
         volume = site.handle.volumes[0].require_open()
-        pool = site.pool
         await host.block(0, 100)
         await asyncio.gather(host.block(1, 101), host.block(1025, 102), host.block(2049, 103), host.flush())
         await host.write(5 * 512, b"\x11" * 512)
-        await asyncio.gather(host.flush(), host.block(3, 104), host.flush(), host.block(1026, 105))
-        await asyncio.gather(pool.finish(lambda: volume.cool(60.0, all=True)), host.block(1, 106))
+        await asyncio.gather(host.flush(), self.write_and_flush(site, host, 3), self.write_and_flush(site, host, 1026))
+        await asyncio.gather(self.cool(site), host.block(1, 106))
         await host.block(1025, 107)
-        step = volume.cool(120.0, all=True)
-        await asyncio.gather(pool.over(step) if step else pool.pause(), host.block(2049, 108), host.block(4, 109))
+        await asyncio.gather(self.cool(site), *(self.later(site, host, block) for block in (2060, 10, 1060)))
+        await self.cool(site)
         await asyncio.gather(host.block(1027, 110, durable=True), host.zero(2 * BLOCK, 3 * BLOCK))
         await asyncio.gather(host.discard(1024 * BLOCK, 512), host.write(SHORT * BLOCK, b"\x22" * 512), host.flush())
-        step = volume.cool(180.0, all=True)
-        if step is not None:
-            await pool.over(step)
+        await asyncio.gather(self.cool(site), self.later(site, host, 2061), self.write_and_flush(site, host, 11))
         await asyncio.gather(host.block(3072, 111), host.flush())
         await asyncio.gather(host.write(1023 * BLOCK, filled(112) + filled(113)), host.flush())
+        assert volume.dirty_blocks
+        await host.flush()
+
+    async def cool(self, site: Site) -> None:
+        """One batch of regions, as the engine's timer does it."""
+        step = site.handle.volumes[0].require_open().cool(60.0, all=True)
+        if step is not None:
+            await site.pool.over(step)
+
+    async def later(self, site: Site, host: Host, block: int) -> None:
+        await site.pool.pause()
+        await host.block(block, 800 + block)
+
+    async def write_and_flush(self, site: Site, host: Host, block: int) -> None:
+        await self.later(site, host, block)
         await host.flush()
 
 
@@ -190,14 +202,25 @@ class Captured(Protected):
         await asyncio.gather(hosts[0].block(0, 200), hosts[1].block(0, 201), hosts[0].block(1024, 202))
         await asyncio.gather(hosts[0].zero(1 * BLOCK, BLOCK), hosts[1].block(1030, 203))
         site.disk.is_cold = True
-        await asyncio.gather(self.sync(site, hosts), self.load(hosts))
+        loads = [self.load(site, hosts), *(self.strike(site, hosts, number) for number in range(4))]
+        await asyncio.gather(self.sync(site, hosts), *loads)
         site.disk.is_cold = False
+        for volume in site.handle.volumes:
+            while (step := volume.require_open().cool(120.0, all=True)) is not None:
+                await site.pool.over(step)
         await asyncio.gather(hosts[0].block(2, 240), hosts[1].block(2, 241))
 
-    async def load(self, hosts: list[Host]) -> None:
+    async def load(self, site: Site, hosts: list[Host]) -> None:
         """Hosts go on while the capture is sent."""
         for number, block in enumerate((0, 1024, 5, 1, 2048, 0, 1030)):
             await hosts[number % 2].block(block, 210 + number, durable=number == 5)
+            await site.pool.pause()
+
+    async def strike(self, site: Site, hosts: list[Host], number: int) -> None:
+        """Cold regions and writes that take long, about when the switch comes."""
+        await site.pool.pause(24)
+        await hosts[number % 2].block(20 + number, 250 + number, durable=True)
+        await hosts[(number + 1) % 2].block(2048 + 20 + 1004 * (number % 2) + number, 260 + number)
 
     async def sync(self, site: Site, hosts: list[Host]) -> None:
         captured = await self.take(site)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from crash_explore import Script
 from crash_hosts import Host, Plan, Sender, begin_of, filled
 from crash_model import ZERO_BLOCK, Image, Model, Sync, Violation
-from crash_protected import SIZE, START, strays_of
+from crash_protected import START, strays_of
 from crash_site import SEED, Site
 
 from blockstore.frame import hash_blocks
 from blockstore.stores.kinds import make_store
-from blockstore.units import BLOCK
+from blockstore.units import BLOCK, REGION
 from engine.model import PointId, Role
 from engine.operations import fold, promote, receive, snapshot
 from engine.records import points
@@ -22,7 +22,10 @@ from engine.requests import Promote, SnapshotCreate, SnapshotDelete
 
 P0 = b"P" * 15 + b"0"
 P1, P2, P3 = (b"P" * 15 + bytes([49 + at]) for at in range(3))
-DELTA_1: Plan = {
+SIZE = 7 * REGION + 2 * BLOCK + 512
+"""Larger than on the protected side: a region is a frame, and frames have to overtake each other."""
+MORE: Plan = {1024 * region + 9: filled(700 + region) for region in range(2, 8) if region != 7} | {7 * 1024 + 1: filled(9)}
+DELTA_1: Plan = MORE | {
     0: filled(300),
     1: None,
     5: filled(301),
@@ -31,10 +34,11 @@ DELTA_1: Plan = {
     2048: None,
     3073: filled(9),
 }
-DELTA_1B: Plan = {block: data for block, data in DELTA_1.items() if block != 3073} | {1025: filled(304), 3: filled(305)}
+DELTA_1B: Plan = {block: data for block, data in DELTA_1.items() if block != 7 * 1024 + 1} | {1025: filled(304), 3: filled(305)}
 """The source died and captured anew: one region is as it was, two are not, one went back to its old content."""
 DELTA_2: Plan = {0: filled(310), 1024: None, 2049: filled(311)}
 DELTA_3: Plan = {1: filled(320), 2049: filled(321)}
+TOUCHED = sorted({*START, *DELTA_1, *DELTA_1B, *DELTA_2, *DELTA_3})
 
 
 def with_plan(image: Image, plan: Plan) -> Image:
@@ -110,7 +114,7 @@ async def check_points(site: Site, model: Model) -> None:
         for volume in site.handle.volumes:
             image = await snapshot.image_at(site.ctx, volume, PointId(point))
             expected = model.images[point][volume.name]
-            for block in sorted(set(START).union(*(images[volume.name] for images in model.images.values()))):
+            for block in TOUCHED:
                 buffer = memoryview(bytearray(BLOCK))
                 image.read_blocking(block * BLOCK, buffer)
                 if bytes(buffer) != _cut(expected.get(block, ZERO_BLOCK), block):
@@ -219,17 +223,12 @@ class Staging(Recovery):
         pool = site.pool
         sender = Sender(site, self.sync(site, b"S" * 16, P1, 2, P0, DELTA_1))
         await sender.begin()
-        sender.frame(0, [0])
-        sender.frame(0, [1])
-        sender.frame(0, [2])
-        await self.checkpoints(site)
-        sender.frame(0, [3])
+        await self.some(site, sender, [0, 1, 2])
+        await self.some(site, sender, [3, 4, 5])
         await pool.pause(4)
         await receive.end_session(site.ctx, site.handle)
         await sender.begin()
-        for region in list(sender.left[0]):
-            sender.frame(0, [region])
-        await self.checkpoints(site)
+        await self.some(site, sender, list(reversed(sender.left[0])))
         await receive.end_session(site.ctx, site.handle)
         again = Sender(site, self.sync(site, b"s" * 16, P1, 2, P0, DELTA_1B))
         await again.begin()
@@ -242,6 +241,14 @@ class Staging(Recovery):
         await again.rest()
         await again.seal()
         await self.received(site, b"T" * 16, P2, 3, P1, DELTA_2)
+
+    async def some(self, site: Site, sender: Sender, regions: list[int]) -> None:
+        """Send them, a region a frame, with checkpoints in between."""
+        session = site.handle.receiving.session  # type: ignore[union-attr]
+        for region in regions:
+            sender.frame(0, [region])
+            session._begin_checkpoints()
+            await site.pool.pause(8)
 
     async def checkpoints(self, site: Site) -> None:
         """As the timer does: what is complete is made durable and told, while writers go on."""
@@ -260,7 +267,7 @@ class StagingTwo(Staging):
     async def run(self, site: Site) -> None:
         sender = Sender(site, self.sync(site, b"S" * 16, P1, 2, P0, DELTA_1))
         await sender.begin()
-        for region in (0, 1, 2, 3):
+        for region in range(8):
             for volume in (0, 1):
                 sender.frame(volume, [region])
             await self.checkpoints(site)
@@ -366,8 +373,8 @@ class Seeded(Recovery):
 
     name = "seed"
     first_point = b""
-    FIRST: Plan = {0: filled(600), 1: filled(601), 1024: filled(602), 2048: None, 2049: filled(603), 3072: filled(604)}
-    DELTA: Plan = {0: filled(610), 5: filled(611), 1024: filled(602), 2049: None}
+    FIRST: ClassVar[Plan] = {0: filled(600), 1: filled(601), 1024: filled(602), 2048: None, 2049: filled(603), 3072: filled(604)}
+    DELTA: ClassVar[Plan] = {0: filled(610), 5: filled(611), 1024: filled(602), 2049: None}
 
     async def run(self, site: Site) -> None:
         seed, sync = b"E" * 16, b"S" * 16
@@ -383,8 +390,7 @@ class Seeded(Recovery):
         await receive.end_session(site.ctx, site.handle)
         await sender.begin()
         await sender.rest()
-        image = {block: data for block, data in with_plan(with_plan({}, self.FIRST), self.DELTA).items()}
-        site.disk.note("imaged", P1, {"v0": image})
+        site.disk.note("imaged", P1, {"v0": with_plan(with_plan({}, self.FIRST), self.DELTA)})
         delta = begin_of(site, sync, P1, 1, seed, "seed_delta", [self.DELTA])
         site.disk.note("begun", delta)
         sender = Sender(site, delta)

@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 GROUP = GroupId(b"G" * 16)
 SEED = 7
+MOODS = ((6, 6), (2, 16), (16, 2), (12, 12))
+"""How long steps may wait for a thread, and to be settled."""
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
@@ -110,6 +112,7 @@ class SeededPool(DiskPool):
     def __init__(self, random: Random) -> None:
         super().__init__()
         self._random = random
+        self._before, self._after = random.choice(MOODS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, wait: Wait) -> None:
@@ -119,14 +122,14 @@ class SeededPool(DiskPool):
             task.add_done_callback(self._tasks.discard)
 
     async def _run_step(self, step: Step[Any], work: Callable[[], Any]) -> None:
-        await self.pause()
+        await self.pause(self._before)
         try:
             result = work()
         except Exception as error:
-            await self.pause()
+            await self.pause(self._after)
             step.fail(error)
         else:
-            await self.pause()
+            await self.pause(self._after)
             step.complete(result)
 
     async def pause(self, most: int = 6) -> None:

@@ -23,6 +23,14 @@ def live() -> Iterator[Path]:
 
 
 @pytest.fixture
+def quick_root() -> Iterator[Path]:
+    """A folder on tmpfs for disks whose syncs are modelled."""
+    folder = Path(tempfile.mkdtemp(prefix="leeward-test-", dir="/dev/shm"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits so small that nine regions and a few blocks meet all of them."""
     for module in (surface, writer):

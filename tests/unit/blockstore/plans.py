@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 from power_disk import PowerDisk
 
-from blockstore.disk import DiskFile, aligned_buffer
+from blockstore.disk import Disk, DiskFile, aligned_buffer
 from blockstore.frame import BUFFER_BYTES, DATA, DISCARD, KEPT, ZERO, build_head, hash_blocks, make_extents
 from blockstore.layer import IncomingLayer, Slot
 from blockstore.units import BLOCK, align_up
@@ -33,6 +33,27 @@ class BufferedPowerDisk(PowerDisk):
         self, path: str, *, write: bool = True, create: bool = False, direct: bool = False, exclusive: bool = False
     ) -> DiskFile:
         return super().open(path, write=write, create=create, exclusive=exclusive)
+
+
+class UnsyncedFile(DiskFile):
+    """Syncs do nothing."""
+
+    def _sync(self, call: object) -> None:
+        assert not self.sync_failed
+
+
+class UnsyncedDisk(Disk):
+    """For tests that open a file thousands of times, and in which no power is lost. Buffered: direct reads would
+    wait for what the test wrote to reach the disk."""
+
+    def open(
+        self, path: str, *, write: bool = True, create: bool = False, direct: bool = False, exclusive: bool = False
+    ) -> DiskFile:
+        file = super().open(path, write=write, create=create, exclusive=exclusive)
+        return UnsyncedFile(file.fd, path)
+
+    def sync_dir(self, path: str) -> None:
+        """Nothing."""
 
 
 def content(number: int) -> bytes:

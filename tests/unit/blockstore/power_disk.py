@@ -123,6 +123,10 @@ class PowerFile(DiskFile):
         self._disk.hook("read", self.path)
         return got + super().read_into(view[half:], offset + half) if got == half else got
 
+    def read_cached(self, buffer: Any, offset: int) -> bool:
+        # RWF_NOWAIT is refused by tmpfs, where such a test is quick
+        return not self._disk.is_cold() and super().read_into(buffer, offset) == len(memoryview(buffer))
+
     def punch(self, offset: int, length: int) -> None:
         self._disk.hook("punch", self.path)
         super().punch(offset, length)
@@ -158,6 +162,8 @@ class PowerDisk(Disk):
         self.hooks: dict[str, Callable[[str], None]] = {}
         self.is_deaf = False
         """Syncs do nothing: for a mutation that leaves them out."""
+        self.is_cold: Callable[[], bool] = lambda: False
+        """Whether the page cache has lost what is looked for now."""
         self._open: list[DiskFile] = []
 
     def hook(self, what: str, path: str) -> None:

@@ -455,3 +455,20 @@ def open_files(*folders: Path) -> list[str]:
         with contextlib.suppress(FileNotFoundError):  # the descriptor that listed them
             targets.append(os.readlink(f"/proc/self/fd/{name}"))
     return [target for target in targets if target.startswith(tuple(str(folder) for folder in folders))]
+
+
+def test_a_block_that_is_being_copied_is_not_written_meanwhile(volume: Volume) -> None:
+    """The first writer found it uncached and waits for the pool; a second one finds it cached."""
+    write(volume, 7, OLD)
+    capture = capture_of(volume)
+    writer = volume._writer
+    assert writer is not None
+    cached = volume.store.read_cached
+    uncached(volume)
+    copy = writer.write(7 * BLOCK, memoryview(NEW), False)
+    assert isinstance(copy, Step)
+    volume.store.read_cached = cached  # type: ignore[method-assign]
+    assert writer.write(7 * BLOCK, memoryview(NEW), False) is copy
+    copy.run()
+    write(volume, 7, NEW)
+    assert read(capture, 7) == OLD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,23 @@ def kept_asked_before_the_read(patch: Patch) -> None:
     patch.setattr(Capture, "_read", mutant)
 
 
+def copies_under_way_not_asked_for(patch: Patch) -> None:
+    class Blind(dict):  # type: ignore[type-arg]
+        def get(self, key: Any, default: Any = ()) -> Any:
+            return default
+
+        def __contains__(self, key: Any) -> bool:
+            return False
+
+    make = Capture.__init__
+
+    def mutant(self: Capture, *parts: Any) -> None:
+        make(self, *parts)
+        self._copying = Blind()
+
+    patch.setattr(Capture, "__init__", mutant)
+
+
 def abandoned_bits_dropped(patch: Patch) -> None:
     patch.setattr(ChangeTracker, "merge_frozen", ChangeTracker.drop_frozen)
 
@@ -251,6 +269,7 @@ MUTATIONS = [
     nothing_preserved,
     kept_before_it_is_copied,
     kept_asked_before_the_read,
+    copies_under_way_not_asked_for,
     abandoned_bits_dropped,
     settled_bits_of_the_current_epoch_too,
     wide_ranges_without_pages,
@@ -260,16 +279,17 @@ MUTATIONS = [
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
 def test_the_schedules_notice_when_a_rule_is_broken(
-    mutation: Callable[[Patch], None], tmp_path: Path, live: Path, small: None, monkeypatch: Patch
+    mutation: Callable[[Patch], None], quick_root: Path, live: Path, small: None, monkeypatch: Patch
 ) -> None:
     mutation(monkeypatch)
     for seed in range(SEEDS):
         for path in live.iterdir():
             path.unlink()
-        root = tmp_path / str(seed)
+        root = quick_root / str(seed)
         root.mkdir()
         try:
             World(seed, root, live).run(EVENTS)
         except (Violation, LeewardError):
             return
+        shutil.rmtree(root)
     pytest.fail(f"{SEEDS} schedules saw nothing")

@@ -132,6 +132,9 @@ class Mood:
         self.durable = random.choice([0.0, 0.1])
         self.zeroes = random.choice([0.02, 0.2])
         self.cool_after = random.choice([10, 40])
+        self.blocks = random.choice([HOT_BLOCKS, random.sample(HOT_BLOCKS, 5), random.sample(HOT_BLOCKS, 2)])
+        self.send_after = random.choice([1, 20])
+        self.cold = random.choice([0.0, 0.3, 0.8])
         self.sync_after = random.choice([5, 30])
         self.crash = random.choice([0.0003, 0.001, 0.005])
         """How likely an event is a crash."""
@@ -208,6 +211,7 @@ class World:
             self.pending = None
             self.check()
         self.writer = self.volume.open_writer()
+        self.disk.is_cold = lambda: self.random.random() < self.mood.cold
         self.disk.hooks["read"] = self._between
         self.disk.hooks["written"] = self.disk.hooks["write"] = self.disk.hooks["sync"] = self._maybe_kill
         for _ in range(4):
@@ -276,8 +280,8 @@ class World:
             self.model.flushed[sector] = max(mark, self.model.flushed.get(sector, 0))
 
     def small_write(self) -> Task:
-        block = self.random.choice(HOT_BLOCKS)
-        sectors = self.random.choice([1, 8, 8, 8, 16, 24, 32])
+        block = self.random.choice(self.mood.blocks)
+        sectors = self.random.choice([1, 1, 1, 8, 8, 8, 16, 24, 32])
         offset = block * BLOCK + (SECTOR * self.random.randrange(8) if sectors < 8 else 0)
         length = min(sectors * SECTOR, SIZE - offset)
         if length <= 0:
@@ -304,13 +308,19 @@ class World:
         return self.writer.zero(offset, length, durable, self.random.random() < 0.5)
 
     def _write(self, offset: int, data: bytes, call: Callable[[], Wait | None], durable: bool) -> Task:
-        """One write, alone on its blocks, for the model to know what ends up there."""
+        """One write, alone on its sectors, for the model to know what ends up there."""
         touched = set(range(offset // BLOCK, align_up(offset + len(data)) // BLOCK))
         if len(data) > REGION:  # only blocks that ever had something are looked at
             touched &= self.model.blocks() | set(HOT_BLOCKS)
-        if touched & self.busy:
+        sectors = {
+            sector
+            for block in touched
+            for sector in range(block * 8, block * 8 + 8)
+            if offset <= sector * SECTOR < offset + len(data)
+        }
+        if sectors & self.busy:
             return
-        self.busy |= touched
+        self.busy |= sectors
         marks: dict[int, int] = {}
 
         def dispatched() -> None:
@@ -326,7 +336,7 @@ class World:
             self.model.replied[sector] = max(mark, self.model.replied.get(sector, 0))
             if durable:
                 self.model.flushed[sector] = max(mark, self.model.flushed.get(sector, 0))
-        self.busy -= touched
+        self.busy -= sectors
 
     def cooler(self) -> Task:
         while True:
@@ -364,6 +374,8 @@ class World:
             give_up = self.random.random() < 0.2
             left = list(frozen)
             while left and not (give_up and self.random.random() < 0.1):
+                for _ in range(self.random.randrange(self.mood.send_after)):
+                    yield _over()
                 some = [left.pop(self.random.randrange(len(left))) for _ in range(min(len(left), 5))]
                 buffer = memoryview(bytearray(len(some) * BLOCK))
                 read = capture.read_runs([(block, 1) for block in some], buffer, lambda: bytes(buffer))  # noqa: B023
