@@ -73,7 +73,8 @@ class OpenPack(Receiving):
         header = PackHeader(PackKind.BLOCKS, volume_id, layer_id, builds_on, image_bytes, hash_seed)
         file = open_direct(disk, path) or disk.open(path)
         try:
-            file.sync()  # what is read here may be in the page cache only, and is acted upon
+            file.sync()  # what is read here may be in the page cache only, and is acted upon; so may the name
+            disk.sync_dir(os.path.dirname(path))
             found = read_header(file, header)
             if found.builds_on != builds_on:
                 raise LayerDamaged(path=path, reason="it builds on another point")

@@ -89,6 +89,7 @@ class SeedBase(Receiving):
         try:
             store.flush()
             file.sync()
+            disk.sync_dir(folder)  # a process that was killed may have made the name and no more
             found = read_header(file, PackHeader(PackKind.SEED, volume_id, owner, NO_POINT, image_bytes, hash_seed))
             frames = FrameFile(file, owner, image_bytes, hash_seed, found.check, payload=False)
             table = RegionTable(image_bytes)

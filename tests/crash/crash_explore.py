@@ -169,7 +169,7 @@ def _parents(recording: Recording, recipes: list[Recipe], count: int, random: Ra
     early = [
         index
         for index, recipe in enumerate(recipes)
-        if recipe.kind == KILL and recipe.moment < len(log) and log[recipe.moment][0] == "sync"
+        if recipe.kind == KILL and recipe.moment < len(log) and log[recipe.moment][0] in ("sync", "dir")
     ]
     found = set(random.sample(early, min(len(early), count // 2)))
     return found | set(random.sample(range(len(recipes)), min(len(recipes), max(1, count - len(found)))))

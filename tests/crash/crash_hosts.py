@@ -189,11 +189,19 @@ class Sender:
             self.left[volume].remove(region)
         session.data(data)
 
+    def send_again(self) -> None:
+        """A block did not match: all of the sync is sent once more in this session, and counted anew."""
+        self.left = [sorted({block // BLOCKS_PER_REGION for block in plan}) for plan in self.sync.plans]
+        self.kept = [set() for _ in self.sync.plans]
+        self._frames = [[] for _ in self.sync.plans]
+
     async def rest(self) -> None:
         """Send all that is left, a region a frame, and have it durable."""
         session = self.site.handle.receiving.session  # type: ignore[union-attr]
         for volume, left in enumerate(self.left):
-            for region in list(left):
+            for number, region in enumerate(list(left)):
+                if number % 4 == 0:
+                    await session._idle.wait()  # the window is open again
                 self.frame(volume, [region])
         await session.flush()
 

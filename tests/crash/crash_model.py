@@ -180,13 +180,12 @@ class Model:
     def adopted(self, point: bytes) -> None:
         self.common, self.may_exist = {point}, set()
 
-    def begun(self, sync: Sync) -> None:
+    def begun(self, sync: Sync, on: bytes, plan: dict[int, bytes | None]) -> None:
+        """A sync is sent; its point is the point `on`, if any, with these blocks, in every volume."""
         self.sync = copy.deepcopy(sync)
-
-    def planned(self, on: bytes, point: bytes, plan: dict[int, bytes | None]) -> None:
-        """The point is that one with these blocks, in every volume."""
-        news = {block: data or ZERO_BLOCK for block, data in plan.items()}
-        self.images[point] = {name: {**image, **news} for name, image in self.images[on].items()}
+        if on:
+            news = {block: data or ZERO_BLOCK for block, data in plan.items()}
+            self.images[sync.begin.point] = {name: {**image, **news} for name, image in self.images[on].items()}
 
     def written_over(self, surface: str, point: bytes, name: str) -> None:
         """Hosts write over a volume as of a point."""

@@ -149,7 +149,7 @@ class WritePath(Protected):
         await asyncio.gather(self.cool(site), host.block(1, 106))
         await host.block(1025, 107)
         await asyncio.gather(self.cool(site), *(self.later(site, host, block) for block in (2060, 10, 1060)))
-        await self.cool(site)
+        await host.block(3073, 109)
         await asyncio.gather(host.block(1027, 110, durable=True), host.zero(2 * BLOCK, 3 * BLOCK))
         await asyncio.gather(host.discard(1024 * BLOCK, 512), host.write(SHORT * BLOCK, b"\x22" * 512), host.flush())
         await asyncio.gather(self.cool(site), self.later(site, host, 2061), self.write_and_flush(site, host, 11))
@@ -202,7 +202,7 @@ class Captured(Protected):
         await asyncio.gather(hosts[0].block(0, 200), hosts[1].block(0, 201), hosts[0].block(1024, 202))
         await asyncio.gather(hosts[0].zero(1 * BLOCK, BLOCK), hosts[1].block(1030, 203))
         site.disk.is_cold = True
-        loads = [self.load(site, hosts), *(self.strike(site, hosts, number) for number in range(4))]
+        loads = [self.load(site, hosts), *(self.strike(site, hosts, number) for number in range(6))]
         await asyncio.gather(self.sync(site, hosts), *loads)
         site.disk.is_cold = False
         for volume in site.handle.volumes:
@@ -212,15 +212,15 @@ class Captured(Protected):
 
     async def load(self, site: Site, hosts: list[Host]) -> None:
         """Hosts go on while the capture is sent."""
-        for number, block in enumerate((0, 1024, 5, 1, 2048, 0, 1030)):
-            await hosts[number % 2].block(block, 210 + number, durable=number == 5)
-            await site.pool.pause()
+        for number, (host, block) in enumerate(((0, 0), (1, 1030), (0, 1024), (1, 0), (0, 1), (1, 2048)) * 2):
+            await hosts[host].block(block, 210 + number, durable=number == 5)
+            await site.pool.pause(12)
 
     async def strike(self, site: Site, hosts: list[Host], number: int) -> None:
-        """Cold regions and writes that take long, about when the switch comes."""
-        await site.pool.pause(24)
+        """Writes that take long and writes to cold regions, about when the switch comes."""
+        await site.pool.pause(100)
         await hosts[number % 2].block(20 + number, 250 + number, durable=True)
-        await hosts[(number + 1) % 2].block(2048 + 20 + 1004 * (number % 2) + number, 260 + number)
+        await hosts[(number + 1) % 2].block((2070, 3072, 2071, 3073, 1031, 1032)[number], 260 + number)
 
     async def sync(self, site: Site, hosts: list[Host]) -> None:
         captured = await self.take(site)

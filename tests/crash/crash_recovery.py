@@ -24,7 +24,9 @@ P0 = b"P" * 15 + b"0"
 P1, P2, P3 = (b"P" * 15 + bytes([49 + at]) for at in range(3))
 SIZE = 7 * REGION + 2 * BLOCK + 512
 """Larger than on the protected side: a region is a frame, and frames have to overtake each other."""
-MORE: Plan = {1024 * region + 9: filled(700 + region) for region in range(2, 8) if region != 7} | {7 * 1024 + 1: filled(9)}
+MORE: Plan = {1024 * region + 9: filled(700 + region) for region in range(2, 8) if region != 7} | {
+    7 * 1024 + 1: filled(9)
+}
 DELTA_1: Plan = MORE | {
     0: filled(300),
     1: None,
@@ -34,7 +36,10 @@ DELTA_1: Plan = MORE | {
     2048: None,
     3073: filled(9),
 }
-DELTA_1B: Plan = {block: data for block, data in DELTA_1.items() if block != 7 * 1024 + 1} | {1025: filled(304), 3: filled(305)}
+DELTA_1B: Plan = {block: data for block, data in DELTA_1.items() if block != 7 * 1024 + 1} | {
+    1025: filled(304),
+    3: filled(305),
+}
 """The source died and captured anew: one region is as it was, two are not, one went back to its old content."""
 DELTA_2: Plan = {0: filled(310), 1024: None, 2049: filled(311)}
 DELTA_3: Plan = {1: filled(320), 2049: filled(321)}
@@ -81,8 +86,7 @@ class Recovery(Script):
     def sync(self, site: Site, sync: bytes, point: bytes, sequence: int, on: bytes, plan: Plan) -> Sync:
         """A delta, the same for every volume; the model is told of its image."""
         made = begin_of(site, sync, point, sequence, on, "delta", [plan for _ in self.sizes])
-        site.disk.note("planned", on, point, plan)
-        site.disk.note("begun", made)
+        site.disk.note("begun", made, on, plan)
         return made
 
     async def judge(self, site: Site, model: Model, kind: str) -> None:
@@ -237,7 +241,7 @@ class Staging(Recovery):
             again.frame(0, [region])
         await pool.pause(4)
         await site.handle.receiving.session.flush()  # type: ignore[union-attr]
-        await again.begin()
+        again.send_again()
         await again.rest()
         await again.seal()
         await self.received(site, b"T" * 16, P2, 3, P1, DELTA_2)
@@ -373,13 +377,20 @@ class Seeded(Recovery):
 
     name = "seed"
     first_point = b""
-    FIRST: ClassVar[Plan] = {0: filled(600), 1: filled(601), 1024: filled(602), 2048: None, 2049: filled(603), 3072: filled(604)}
+    FIRST: ClassVar[Plan] = {
+        0: filled(600),
+        1: filled(601),
+        1024: filled(602),
+        2048: None,
+        2049: filled(603),
+        3072: filled(604),
+    }
     DELTA: ClassVar[Plan] = {0: filled(610), 5: filled(611), 1024: filled(602), 2049: None}
 
     async def run(self, site: Site) -> None:
         seed, sync = b"E" * 16, b"S" * 16
         first = begin_of(site, seed, seed, 1, None, "seed", [self.FIRST])
-        site.disk.note("begun", first)
+        site.disk.note("begun", first, b"", {})
         sender = Sender(site, first)
         await sender.begin()
         sender.frame(0, [0])
@@ -392,7 +403,7 @@ class Seeded(Recovery):
         await sender.rest()
         site.disk.note("imaged", P1, {"v0": with_plan(with_plan({}, self.FIRST), self.DELTA)})
         delta = begin_of(site, sync, P1, 1, seed, "seed_delta", [self.DELTA])
-        site.disk.note("begun", delta)
+        site.disk.note("begun", delta, b"", {})
         sender = Sender(site, delta)
         await sender.begin()
         sender.frame(0, [0])
