@@ -6,10 +6,11 @@ TESTS := scripts/tests.sh
 PRODUCT := blockstore engine sra_frontend
 SEED ?= 1
 STATES ?= 20000
+KILLS ?= 200
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports unit tidy interop system sim fuzz crash crash-sampled bench docs format \
+.PHONY: help demo test lint types imports unit tidy interop system kills sim fuzz crash crash-sampled bench docs format \
 	tools venv lock clean
 
 help: ## show this list
@@ -43,6 +44,9 @@ interop: tools venv ## real NBD clients against our server
 
 system: tools venv ## real daemons, real kills
 	$(TESTS) tests/system -- --seed $(SEED)
+
+kills: tools venv ## 200 SIGKILLs of either daemon under load; KILLS=200 SEED=1
+	$(TESTS) tests/system -- -k kills_at_random --kills $(KILLS) --seed $(SEED) --timeout 3000
 
 sim: tools venv ## two sites on a virtual clock
 	$(TESTS) tests/sim -- --seed $(SEED)

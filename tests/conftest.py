@@ -14,6 +14,7 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("leeward")
     group.addoption("--seed", type=int, default=1, help="seed of everything random in the tests")
+    group.addoption("--kills", type=int, default=12, help="how many daemons tests/system kills under load")
     group.addoption("--crash-states", type=int, default=2000, help="how many disk states tests/crash rebuilds")
 
 

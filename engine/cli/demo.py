@@ -125,8 +125,6 @@ class Story:
 
     def increment(self) -> None:
         offsets = random.Random(7).sample(range(IMAGE_MIB << 8), TOUCHED_BLOCKS)
-        # Free blocks would do for a benchmark; for a file system that must stay whole, a block is
-        # written back with its own content but for unused space, so only the boot block's tail is new.
         changed = self.touch_free_space(offsets)
         done = self.harbour.command("sync", "ships")
         self.expect(done["bytes_sent"] >= changed, f"{changed} bytes changed, but only {done['bytes_sent']} were sent")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from blockstore.errors import LayerSpace, LeewardError, WriteRefused
@@ -63,6 +63,10 @@ STATUS_BYTES = 512 * 1024 * 1024
 
 STATUS_BYTES_ONE = 128 * 1024 * 1024
 """The same when one extent is wanted: what lies behind the first is looked up in vain."""
+
+FIRST_LOOK_BYTES = 256 * 1024
+"""So the first look is this short, and each next one eight times as long while one extent fills it: a client that
+walks a fragmented image one extent at a time would have it all looked up for each."""
 
 _ALLOWED_FLAGS = {
     READ: FUA | DONT_FRAGMENT,
@@ -204,9 +208,16 @@ def simple_reply(cookie: int, error: int = 0) -> bytes:
     return SIMPLE.pack(SIMPLE_MAGIC, error, cookie)
 
 
-def status_length(length: int, flags: int) -> int:
-    """How many of the `length` bytes asked for a block status looks at."""
-    return min(length, STATUS_BYTES_ONE if flags & ONE_EXTENT else STATUS_BYTES)
+def status_lengths(length: int, flags: int) -> Iterator[int]:
+    """How many of the `length` bytes asked for a block status looks at: longer ones while one extent fills it."""
+    if not flags & ONE_EXTENT:
+        yield min(length, STATUS_BYTES)
+        return
+    most, look = min(length, STATUS_BYTES_ONE), FIRST_LOOK_BYTES
+    while look < most:
+        yield look
+        look *= 8
+    yield most
 
 
 def error_number(error: Exception) -> int:

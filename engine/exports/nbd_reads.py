@@ -14,7 +14,7 @@ from blockstore.steps import Wait
 from blockstore.units import BLOCK
 from engine.exports.buffers import DATA_AT, PIECE_BYTES, Slab
 from engine.exports.nbd_exchange import Exchange
-from engine.exports.nbd_protocol import BLOCK_STATUS, DONT_FRAGMENT, ONE_EXTENT, READ, status_length
+from engine.exports.nbd_protocol import BLOCK_STATUS, DONT_FRAGMENT, ONE_EXTENT, READ, status_lengths
 
 SMALL_BYTES = 64 * 1024
 """Up to here a request's data share a slab with others; above, they have a buffer of their own."""
@@ -110,8 +110,11 @@ class Reads:
 
     async def _status(self, cookie: int, flags: int, offset: int, length: int) -> None:
         try:
-            step = self._io.allocated(offset, status_length(length, flags))
-            await self._exchange.pool.over(step)
+            for look in status_lengths(length, flags):
+                step = self._io.allocated(offset, look)
+                await self._exchange.pool.over(step)
+                if len({has_data for _, _, has_data in step.result or ()}) > 1:
+                    break
             one = bool(flags & ONE_EXTENT)
             reply = self._transmission.status_reply(cookie, step.result or (), one=one)
         except Exception as error:

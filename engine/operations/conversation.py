@@ -38,6 +38,8 @@ class Conversation:
 
     def hear(self, message: Message) -> None:
         """A message for this side of the group arrived. Called by the link's handler, on the loop."""
+        if isinstance(message, Refused) and message.sync not in (None, self.sync):
+            return  # about a sync that was given up: it must not end this one
         if self.shipper is not None and isinstance(message, FOR_SHIPPER):
             self.shipper.message(message)
         elif self.shipper is not None and isinstance(message, Refused):

@@ -133,6 +133,7 @@ async def _first_pass(at: Attempt, record: model.Group) -> None:
     seed = seed_id(at.handle)
     plans = [NO_PLAN for _ in volumes]
     begin = _begin(at.handle, record, seed, seed, 1, at.ctx.clock.now(), "seed", None, plans)
+    at.talk.sync = begin.sync
     resume = await at.talk.ask(begin, Resume)
     ship = Ship(at.ctx, at.talk, at.tally, resume, at.progress)
     try:
@@ -160,6 +161,7 @@ async def _ship_capture(at: Attempt, record: model.Group, captured: GroupCapture
     when = captured.captured_at
     sequence = captured.sequence
     begin = _begin(at.handle, record, captured.sync, captured.point, sequence, when, mode, builds_on, plans)
+    at.talk.sync = begin.sync
     resume = await at.talk.ask(begin, Resume)
     ship = Ship(at.ctx, at.talk, at.tally, resume, at.progress)
     try:

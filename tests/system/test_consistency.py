@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from rig.blocks import BLOCK, Record
 from rig.load import Load
 from rig.nbd import NbdClient
@@ -52,6 +53,7 @@ def test_fio_verifies_its_writes_at_depth_16_while_syncs_run_back_to_back(tmp_pa
         fio = subprocess.Popen(
             [
                 "fio", "--name=job", "--ioengine=nbd", f"--uri={pair.exports()[0]}", "--rw=randwrite", "--bs=4k",
+                "--verify_state_save=0",
                 "--iodepth=16", "--size=256M", "--io_size=96M", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1",
                 "--randrepeat=1", "--end_fsync=1", "--output-format=terse",
             ],

@@ -6,7 +6,16 @@ import random
 import subprocess
 from pathlib import Path
 
-from rig.images import build_ext4, build_xfs, check_ext4, check_xfs, compare_image, compare_trees, extract_ext4, make_tree
+from rig.images import (
+    build_ext4,
+    build_xfs,
+    check_ext4,
+    check_xfs,
+    compare_image,
+    compare_trees,
+    extract_ext4,
+    make_tree,
+)
 from rig.loop import loop_device, mounted, run
 from rig.nbd import NbdClient
 from rig.pair import Pair
@@ -69,7 +78,9 @@ def test_a_scattered_hundredth_of_a_volume_costs_its_bytes_on_the_wire(tmp_path:
         again = pair.sync()
         assert again["bytes_wire"] < 4096
         assert again["point"]["id"] == done["point"]["id"], "a sync that finds nothing changed makes no point"
-        print(f"wire: {done['bytes_wire'] / len(blocks) / BLOCK:.4f} x the change; no change: {again['bytes_wire']} bytes")
+        print(
+            f"wire: {done['bytes_wire'] / len(blocks) / BLOCK:.4f} x the change; no change: {again['bytes_wire']} bytes"
+        )
 
 
 def test_blocks_written_with_what_they_held_are_not_sent(tmp_path: Path) -> None:

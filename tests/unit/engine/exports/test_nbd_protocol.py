@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from itertools import pairwise
 
 import pytest
 
@@ -169,9 +170,13 @@ def test_one_extent_is_the_first_in_full() -> None:
 
 
 def test_block_status_looks_at_a_bounded_range() -> None:
-    assert nbd.status_length(4096, 0) == 4096
-    assert nbd.status_length(0xFFFFFFFF, 0) == 512 * MIB
-    assert nbd.status_length(0xFFFFFFFF, ONE) == 128 * MIB
+    assert list(nbd.status_lengths(4096, 0)) == [4096]
+    assert list(nbd.status_lengths(0xFFFFFFFF, 0)) == [512 * MIB]
+    looks = list(nbd.status_lengths(0xFFFFFFFF, ONE))
+    assert looks[0] == MIB // 4
+    assert looks[-1] == 128 * MIB
+    assert all(longer <= 8 * shorter for shorter, longer in pairwise(looks))
+    assert list(nbd.status_lengths(4096, ONE)) == [4096]
 
 
 @pytest.mark.parametrize(
