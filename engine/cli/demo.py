@@ -182,8 +182,8 @@ class Story:
         self.expect(digest_of(copy) == digest_of(captured), "the recovery copy differs from the protected volume")
         run_tool("e2fsck", "-fn", str(copy))
         self.say(
-            f"   Read back through NBD: {megabytes(copy.stat().st_size)}, SHA-256 {digest_of(copy)[:16]}..., byte for byte"
-            " what it was at the capture; e2fsck finds it clean."
+            f"   Read back through NBD: {megabytes(copy.stat().st_size)}, SHA-256 {digest_of(copy)[:16]}...,"
+            " byte for byte what it was at the capture; e2fsck finds it clean."
         )
         run_tool("qemu-io", "-f", "raw", "-c", "write -P 9 0 4096", "-c", "read -P 9 0 4096", export)
         self.say("   And it is writable. That is the whole story.")
