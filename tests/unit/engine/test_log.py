@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from engine.log import Unfailing
 
 
 def test_a_full_disk_under_the_log_stops_nobody() -> None:
-    with open("/dev/full", "w", encoding="utf-8", buffering=1) as full:
-        log = Unfailing(full)
-        print("a line that cannot be written", file=log, flush=True)
-        full.detach()  # what waits in its buffer cannot be written either
+    raw = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115  # closed by the wrapper
+    full = io.TextIOWrapper(raw, write_through=True)
+    print("a line that cannot be written", file=Unfailing(full), flush=True)
+    raw.close()
 
 
 def test_what_can_be_written_is_written() -> None:
