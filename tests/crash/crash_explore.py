@@ -17,6 +17,7 @@ from crash_site import EagerPool, SeededPool, Site, first_records
 from crash_states import KILL, POWER, Recipe, Replay, choices, kill_choices, kill_digest
 from memory_disk import Entry, MemoryDisk
 
+from blockstore.errors import LeewardError
 from engine.model import Role
 
 ORDERS = 60
@@ -112,6 +113,13 @@ def states_of(recording: Recording, random: Random) -> list[Recipe]:
     return found
 
 
+def look_back(recording: Recording) -> None:
+    """What was said and read while nothing crashed is true as well. Raises Violation."""
+    replay, model = recording.base.fork(), recording.model.copy()
+    for entry in recording.log:
+        _step(replay, model, entry)
+
+
 def _step(replay: Replay, model: Model, entry: Entry) -> None:
     if entry[0] == "note":
         model.tell(entry[1], entry[2])
@@ -152,7 +160,7 @@ def explore(
             goes_on = index in parents
             try:
                 nested = loop.run_until_complete(_judge(recording, replay, model, recipe, goes_on))
-            except Exception as error:
+            except (AssertionError, LeewardError, OSError) as error:
                 where = f"{recording.script.name}, moment {moment}, {recipe.kind}, {recipe.choice}"
                 raise Violation(f"{where}: {type(error).__name__}: {error}") from error
             findings.disks.add(recipe.digest)

@@ -148,7 +148,8 @@ class WritePath(Protected):
         await asyncio.gather(host.flush(), self.write_and_flush(site, host, 3), self.write_and_flush(site, host, 1026))
         await asyncio.gather(self.cool(site), host.block(1, 106))
         await host.block(1025, 107)
-        await asyncio.gather(self.cool(site), *(self.later(site, host, block) for block in (2060, 10, 1060)))
+        site.pool.linger = 30
+        await asyncio.gather(self.cool(site), *(self.later(site, host, block) for block in (1061, 10)))
         await host.block(3073, 109)
         await asyncio.gather(host.block(1027, 110, durable=True), host.zero(2 * BLOCK, 3 * BLOCK))
         await asyncio.gather(host.discard(1024 * BLOCK, 512), host.write(SHORT * BLOCK, b"\x22" * 512), host.flush())
@@ -162,6 +163,8 @@ class WritePath(Protected):
         """One batch of regions, as the engine's timer does it."""
         step = site.handle.volumes[0].require_open().cool(60.0, all=True)
         if step is not None:
+            site.pool.begin(step)
+            site.pool.linger = 0
             await site.pool.over(step)
 
     async def later(self, site: Site, host: Host, block: int) -> None:

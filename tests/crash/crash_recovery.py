@@ -229,10 +229,13 @@ class Staging(Recovery):
         await sender.begin()
         await self.some(site, sender, [0, 1, 2])
         await self.some(site, sender, [3, 4, 5])
-        await pool.pause(4)
+        pool.linger = 200  # a disk that hangs: whoever ends the session has to wait for it
+        sender.frame(0, [6])
+        pool.linger = 0
         await receive.end_session(site.ctx, site.handle)
         await sender.begin()
         await self.some(site, sender, list(reversed(sender.left[0])))
+        await pool.turns(200)
         await receive.end_session(site.ctx, site.handle)
         again = Sender(site, self.sync(site, b"s" * 16, P1, 2, P0, DELTA_1B))
         await again.begin()

@@ -113,15 +113,18 @@ class SeededPool(DiskPool):
         super().__init__()
         self._random = random
         self._before, self._after = random.choice(MOODS)
+        self.linger = 0
+        """Turns of the loop that steps begun from now on wait for a thread, besides."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, wait: Wait) -> None:
         if isinstance(wait, Step) and not wait.started:
-            task = asyncio.get_running_loop().create_task(self._run_step(wait, wait.start()))
+            task = asyncio.get_running_loop().create_task(self._run_step(wait, wait.start(), self.linger))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _run_step(self, step: Step[Any], work: Callable[[], Any]) -> None:
+    async def _run_step(self, step: Step[Any], work: Callable[[], Any], linger: int) -> None:
+        await self.turns(linger)
         await self.pause(self._before)
         try:
             result = work()
@@ -134,7 +137,11 @@ class SeededPool(DiskPool):
 
     async def pause(self, most: int = 6) -> None:
         """Let others go first, for a while that the seed chooses."""
-        for _ in range(self._random.randrange(most)):
+        await self.turns(self._random.randrange(most))
+
+    async def turns(self, count: int) -> None:
+        """Let others go first for so many turns of the loop."""
+        for _ in range(count):
             await asyncio.sleep(0)
 
 
@@ -166,7 +173,7 @@ class Site:
 
     def __init__(self, disk: MemoryDisk, records: bytes, pool: DiskPool, life: int) -> None:
         self.disk = disk
-        self.pool = pool
+        self.pool: Any = pool
         self.records = Records(disk, records)
         self.exports = Exports()
         self.reports: list[tuple[str, str, str]] = []

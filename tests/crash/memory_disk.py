@@ -26,8 +26,8 @@ LIVE = "/run/"
 Atoms = list[tuple[int, bytes | None]]
 """(sector, its content after the change; None: zeros)."""
 Entry = tuple[Any, ...]
-"""("data", inode, Atoms, durable) | ("size", inode, bytes, durable) | ("sync", inode) | ("create" | "unlink", path, inode)
-| ("dir", folder: its names are synced) | ("folder", path) | ("commit", records)
+"""("data", inode, Atoms, durable) | ("size", inode, bytes, durable) | ("sync", inode)
+| ("create" | "unlink", path, inode) | ("dir", folder: its names are synced) | ("folder", path) | ("commit", records)
 | ("live", {path: bytes}) | ("note", name, arguments)."""
 
 
