@@ -6,7 +6,6 @@ outgoing.py  what the sender remembers of frames that left, and how small ones a
 examine.py   what a frame will hold: zero, equal and changed blocks of one buffer, in one call of the pool
 receiver.py  ReceiveSession: frames -> layers, verified and durable
 saying.py    what the receiver says while it works: grants, what has landed, what to send again
-drain.py     where frames of a sync go that does not run any more
 pipeline.py  page-aligned buffers, the window, and tasks that are joined
 codecs.py    pieces of a frame to lz4 or zstd and back
 """
