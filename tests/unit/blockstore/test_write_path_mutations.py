@@ -108,10 +108,15 @@ def flush_joins_a_running_one(patch: Patch) -> None:
 
 
 def write_to_a_cooling_region_ignored(patch: Patch) -> None:
-    def mutant(self: HotSet, regions: Any) -> None:
-        self.used.update(dict.fromkeys(regions, self.now_s))
+    admit = ChangeTracker.admit
 
-    patch.setattr(HotSet, "use", mutant)
+    def mutant(self: ChangeTracker, first: int, last: int) -> Wait | None:
+        cooling = set(self.hot.cooling)
+        wait = admit(self, first, last)
+        self.hot.cooling |= cooling
+        return wait
+
+    patch.setattr(ChangeTracker, "admit", mutant)
 
 
 def quick_kept_while_cooling(patch: Patch) -> None:

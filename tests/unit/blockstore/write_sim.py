@@ -24,12 +24,14 @@ from blockstore.writer import freeze
 
 Task = Generator[Wait, None, None]
 
-REGIONS = 9
+REGIONS = 40
 SIZE = (REGIONS - 1) * REGION + 3 * BLOCK + SECTOR
 VOLUME, TRACKING = b"V" * 16, b"T" * 16
+ACTIVE = [0, 1, 2, 3, 29, 30, 31, 32]
+"""Regions that are written, on both sides of the border of a page of bits; and the short last one."""
 HOT_BLOCKS = [
     *range(6),
-    *(region * BLOCKS_PER_REGION + at for region in range(1, REGIONS - 1) for at in (0, 1, 2, 1023)),
+    *(region * BLOCKS_PER_REGION + at for region in ACTIVE[1:] for at in (0, 1, 2, 1023)),
     *range((REGIONS - 1) * BLOCKS_PER_REGION, blocks_in(SIZE)),
 ]
 """The blocks that small writes go to."""
@@ -132,13 +134,15 @@ class Mood:
         self.durable = random.choice([0.0, 0.1])
         self.zeroes = random.choice([0.02, 0.2])
         self.cool_after = random.choice([10, 40])
-        self.blocks = random.choice([HOT_BLOCKS, random.sample(HOT_BLOCKS, 5), random.sample(HOT_BLOCKS, 2)])
-        self.send_after = random.choice([1, 20])
-        self.cold = random.choice([0.0, 0.3, 0.8])
+        self.blocks = random.choice(
+            [HOT_BLOCKS, HOT_BLOCKS, random.sample(HOT_BLOCKS, 5), random.sample(HOT_BLOCKS, 2)]
+        )
+        self.send_after = random.choice([1, 1, 20])
+        self.cold = random.choice([0.0, 0.0, 0.3, 0.8])
         self.sync_after = random.choice([5, 30])
         self.crash = random.choice([0.0003, 0.001, 0.005])
         """How likely an event is a crash."""
-        self.cut_short = self.crash * random.choice([1, 10])
+        self.cut_short = self.crash * random.choice([1, 5, 20])
         """How likely a write or sync is."""
 
 
