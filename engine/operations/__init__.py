@@ -1,6 +1,7 @@
 """The stories, each told from top to bottom: decide in `decide`, record in `records`, then make things match.
 
 sync.py sources.py shipping.py capture.py    the protected end of a sync
+pacing.py                                    which yields to hosts
 receive.py staging.py                        its recovery end
 contact.py announce.py conversation.py       what two sites tell each other of a group
 promote.py snapshot.py fold.py converge.py   recovery points made writable, copied, folded; records made real

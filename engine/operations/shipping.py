@@ -5,6 +5,7 @@ This module must never decide what is shipped: sources do, and the peer's RESUME
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from blockstore.units import BLOCK
@@ -12,6 +13,7 @@ from blockstore.volume import Volume
 from engine.decide.compression import Chooser
 from engine.operations.context import Context, Progress
 from engine.operations.conversation import Conversation
+from engine.operations.pacing import Pacer
 from engine.transfer.sender import Shipper
 from engine.transfer.source import RedoLog, ShipSource
 from engine.wire.messages import Resume
@@ -32,7 +34,16 @@ class Tally:
 class Ship:
     """The shipping of one sync over one link: `volume` each, then `finish`; `close` always."""
 
-    def __init__(self, ctx: Context, talk: Conversation, tally: Tally, resume: Resume, progress: Progress) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        talk: Conversation,
+        tally: Tally,
+        resume: Resume,
+        progress: Progress,
+        names: Sequence[str],
+    ) -> None:
+        """`names`: the exports whose hosts this sync yields to."""
         self._tally = tally
         self._talk = talk
         self._resume = resume
@@ -49,6 +60,7 @@ class Ship:
             sync=resume.sync,
             window_bytes=resume.window_bytes,
             chooser=chooser_of(ctx, talk),
+            pace=Pacer(ctx.clock, lambda: any(ctx.presenter.is_busy(name) for name in names)).pace,
             progress=told,
         )
 

@@ -135,7 +135,7 @@ async def _first_pass(at: Attempt, record: model.Group) -> None:
     begin = _begin(at.handle, record, seed, seed, 1, at.ctx.clock.now(), "seed", None, plans)
     at.talk.sync = begin.sync
     resume = await at.talk.ask(begin, Resume)
-    ship = Ship(at.ctx, at.talk, at.tally, resume, at.progress)
+    ship = Ship(at.ctx, at.talk, at.tally, resume, at.progress, [volume.name for volume in at.handle.volumes])
     try:
         if ship.is_fresh:
             for volume in volumes:
@@ -163,7 +163,7 @@ async def _ship_capture(at: Attempt, record: model.Group, captured: GroupCapture
     begin = _begin(at.handle, record, captured.sync, captured.point, sequence, when, mode, builds_on, plans)
     at.talk.sync = begin.sync
     resume = await at.talk.ask(begin, Resume)
-    ship = Ship(at.ctx, at.talk, at.tally, resume, at.progress)
+    ship = Ship(at.ctx, at.talk, at.tally, resume, at.progress, [volume.name for volume in at.handle.volumes])
     try:
         at.progress.begin("sending changes", sum(plan.blocks for plan in plans) * BLOCK)
         for index, (volume, part) in enumerate(zip(at.handle.volumes, captured.parts, strict=True)):

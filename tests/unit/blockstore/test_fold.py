@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from images import Stack
+from stacks import Stack
 
 from blockstore.errors import LayerDamaged
 from blockstore.fold import Fold

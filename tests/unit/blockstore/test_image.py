@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from images import Stack
+from stacks import Stack
 
 from blockstore.blockset import runs_of
 from blockstore.image import Image

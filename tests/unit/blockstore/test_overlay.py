@@ -8,8 +8,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from images import Stack
 from plans import VOLUME
+from stacks import Stack
 
 from blockstore.errors import LayerDamaged
 from blockstore.image import Image
