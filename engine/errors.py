@@ -515,3 +515,21 @@ class SiteExists(LeewardError):
     meaning: ClassVar[str] = "{path} holds a site already; it is left as it is."
     remedy: ClassVar[str] = "Start it with `leeward serve --data {path}`, or choose another directory."
     exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class StoreLimitReached(LeewardError):
+    """The peer's group would need more room than this site gives to stores that it makes by itself."""
+
+    folder: str
+    made_bytes: int
+    wanted_bytes: int
+    limit_bytes: int
+    code: ClassVar[str] = "store_limit_reached"
+    meaning: ClassVar[str] = (
+        "{wanted_bytes} bytes more in {folder} pass the limit of {limit_bytes}; {made_bytes} are there."
+    )
+    remedy: ClassVar[str] = (
+        "Raise store_limit in leeward.toml, or prepare a store with `leeward volume add --recovery`."
+    )
+    exit_status: ClassVar[int] = EXIT_REFUSED

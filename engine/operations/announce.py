@@ -12,7 +12,7 @@ from pathlib import Path
 from blockstore.errors import StoreTooSmall
 from blockstore.stores.kinds import make_store
 from engine import model
-from engine.errors import NameTaken, RefusedByState
+from engine.errors import NameTaken, RefusedByState, StoreLimitReached
 from engine.link.peer_link import PeerLink
 from engine.model import GroupId, Role, VolumeId, VolumeState
 from engine.operations.context import Context
@@ -51,6 +51,9 @@ async def make_offered(ctx: Context, link: PeerLink, offer: GroupOffer) -> model
             raise NameTaken(what="group", name=offer.name)
         return found
     prepared = await ctx.database.transact(lambda conn: [volumes.find(conn, volume.name) for volume in offer.volumes])
+    await _check_limit(
+        ctx, sum(want.size_bytes for old, want in zip(prepared, offer.volumes, strict=True) if old is None)
+    )
     members = [
         _taken(old, want, offer) if old is not None else await _made(ctx, want)
         for old, want in zip(prepared, offer.volumes, strict=True)
@@ -85,6 +88,17 @@ async def make_offered(ctx: Context, link: PeerLink, offer: GroupOffer) -> model
 
     await ctx.database.transact(commit)
     return group
+
+
+async def _check_limit(ctx: Context, wanted_bytes: int) -> None:
+    """Raises StoreLimitReached if stores of that size, made here, would pass what the operator allows."""
+    limit = ctx.settings.store_limit_bytes
+    if limit is None or not wanted_bytes:
+        return
+    folder = str(Path(ctx.settings.store_dir)) + "/"
+    made = sum(v.size_bytes for v in await ctx.database.read(volumes.all) if v.store.startswith(folder))
+    if made + wanted_bytes > limit:
+        raise StoreLimitReached(folder=folder, made_bytes=made, wanted_bytes=wanted_bytes, limit_bytes=limit)
 
 
 def _taken(old: model.Volume, want: VolumeOffer, offer: GroupOffer) -> model.Volume:

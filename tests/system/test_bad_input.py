@@ -256,6 +256,19 @@ def test_a_full_disk_at_the_recovery_site_costs_nothing_but_the_sync(tmp_path: P
             assert pair.sync()["point"]["sequence"] >= first["point"]["sequence"]
 
 
+def test_a_group_beyond_the_space_that_the_recovery_site_gives_is_refused_there(tmp_path: Path) -> None:
+    with Pair(tmp_path, size="16M") as pair:
+        pair.west.terminate()
+        pair.west.configure(store_limit="20M")
+        pair.west.start()
+        pair.wait_connected()
+        pair.east.run("volume", "add", "more", "--store", str(tmp_path / "more"), "--size", "8M")
+        pair.east.run("group", "create", "second", "--volume", "more", "--peer", "west")
+        error = pair.east.fails("sync", "second", status=4)
+        assert error["details"]["cause"] == "store_limit_reached"
+        assert pair.sync()["point"]["sequence"] == 1, "the group that is there is not touched"
+
+
 def test_a_damaged_layer_is_refused_and_older_points_stay(tmp_path: Path) -> None:
     with Pair(tmp_path, size="16M") as pair, NbdClient(pair.exports()[0]) as client:
         pair.sync()
