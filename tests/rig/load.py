@@ -56,6 +56,11 @@ class Load:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def is_broken(self) -> bool:
+        """True once a thread has failed."""
+        return bool(self._errors)
+
     def stop(self) -> None:
         """Let every thread finish what it has in flight, then raise what went wrong in the first that failed."""
         self._stop.set()

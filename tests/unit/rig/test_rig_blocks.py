@@ -11,6 +11,7 @@ from rig.blocks import BLOCK, Record, block_content, numbers_in
 from rig.load import Load
 from rig.nbd import NbdClient
 from rig.peers import nbdkit
+from rig.until import until
 
 Read = Callable[[int, int], bytearray]
 
@@ -168,5 +169,6 @@ def test_a_load_that_breaks_unasked_fails(tmp_path: Path, seed: int) -> None:
         load = Load(record, [uri], seed=seed)
         load.start()
         load.wait_for(50)
+    until(lambda: load.is_broken, "a thread of the load has noticed")
     with pytest.raises(ConnectionError):
         load.stop()
