@@ -75,10 +75,12 @@ class Found:
 
 
 def make_tracking(place: TrackingPlace, *, all_dirty: bool) -> None:
-    """Make the files of a new tracking, durable. Blocking. Raises FileExistsError; OSError ENOSPC; TrackingFailed."""
+    """Make the files of a new tracking, durable. Blocking. Raises FileExistsError; OSError ENOSPC; TrackingFailed.
+
+    The log comes last: without it tracking is lost, so pages that a crash left half written are never believed.
+    """
     disk = place.disk
     disk.make_dir(place.folder)
-    IntentLog.create(disk, place.intent_path, volume_id=place.volume_id, owner=place.tracking_id).close()
     pages = PagedBitmap.create(
         disk,
         place.dirty_path,
@@ -94,6 +96,7 @@ def make_tracking(place: TrackingPlace, *, all_dirty: bool) -> None:
             pages.write(staged)
     finally:
         pages.close()
+    IntentLog.create(disk, place.intent_path, volume_id=place.volume_id, owner=place.tracking_id).close()
     disk.sync_dir(place.folder)
 
 

@@ -31,7 +31,7 @@ from crash_mutations_layers import (
     unconfirmed_regions_sealed,
     writers_not_joined,
 )
-from crash_protected import Captured, CaptureGivenUp, WritePath
+from crash_protected import Captured, CaptureGivenUp, Lost, WritePath
 from crash_recovery import Folded, Promoted, Seeded, Snapshots, Staging
 from crash_site import Site
 
@@ -39,8 +39,10 @@ from blockstore import writer
 from blockstore.capture import Capture
 from blockstore.redo import RedoPack
 from blockstore.steps import Step, Wait
+from blockstore.tracking import recovery
 from blockstore.tracking.hot import HotSet
 from blockstore.tracking.intent import IntentLog
+from blockstore.tracking.pmap import KIND_DIRTY, PagedBitmap, pages_for
 from blockstore.tracking.tracker import ChangeTracker
 from blockstore.units import BLOCK
 from blockstore.writer import Writer
@@ -142,6 +144,21 @@ def write_to_a_cooling_region_ignored(patch: Patch) -> None:
     patch.setattr(ChangeTracker, "_cool", mutant)
 
 
+def log_made_before_the_pages(patch: Patch) -> None:
+    """A crash then leaves a log that may be believed beside pages without a bit."""
+
+    def mutant(place: Any, *, all_dirty: bool) -> None:
+        disk, ids = place.disk, {"volume_id": place.volume_id, "owner": place.tracking_id}
+        IntentLog.create(disk, place.intent_path, **ids).close()
+        pages = PagedBitmap.create(disk, place.dirty_path, kind=KIND_DIRTY, regions=place.regions, allocate=True, **ids)
+        if all_dirty:
+            numbers = range(pages_for(place.regions))
+            pages.write([pages.stage(page, recovery._page_of(place, page)) for page in numbers])
+        disk.sync_dir(place.folder)
+
+    patch.setattr(recovery, "make_tracking", mutant)
+
+
 def no_sync_at_open(patch: Patch) -> None:
     boot = Site.boot
 
@@ -201,6 +218,7 @@ def hashes_written_before_sealed(patch: Patch) -> None:
 FIRST_ORDER = {
     noted_after_the_sync: 2,
     no_quiesce: 45,
+    no_sync_at_open: 2,
     done_at_send: 4,
     gap_kept: 3,
     writers_not_joined: 8,
@@ -217,6 +235,7 @@ MUTATIONS: list[tuple[Callable[[Patch], None], type[Script]]] = [
     (hot_set_emptied_at_open, WritePath),
     (write_to_a_cooling_region_ignored, WritePath),
     (no_sync_at_open, WritePath),
+    (log_made_before_the_pages, Lost),
     (no_quiesce, Captured),
     (done_at_send, Captured),
     (frozen_dropped_without_the_flush, Captured),

@@ -194,6 +194,25 @@ class CleanStop(Protected):
         site.disk.note("flushed", host.surface, covers)
 
 
+class Lost(Protected):
+    """The intent log is gone, as after a repair of the file system: tracking starts afresh, with every block dirty."""
+
+    name = "tracking lost"
+    may_be_lost = True
+
+    async def run(self, site: Site) -> None:
+        host = self.hosts(site)[0]
+        await asyncio.gather(host.block(0, 130), host.block(1030, 131), host.block(2050, 132))
+        await host.flush()
+        folder = site.ctx.paths.volume(site.handle.volumes[0].record.id)
+        site.disk.unlink(next(f"{folder}/{name}" for name in site.disk.list(folder) if name.startswith("intent.")))
+        site.disk.sync_dir(folder)
+        site.exports.up.clear()
+        await site.boot()
+        host = self.hosts(site)[0]
+        await asyncio.gather(host.block(1, 133), host.block(1031, 134), host.flush())
+
+
 class Captured(Protected):
     """Two volumes captured at one instant under writes; sent, sealed at the peer, adopted, hashes applied."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from crash_explore import Script, run
-from crash_protected import Captured, CaptureGivenUp, CleanStop, WritePath
+from crash_protected import Captured, CaptureGivenUp, CleanStop, Lost, WritePath
 from crash_recovery import Folded, Promoted, Seeded, Snapshots, Staging, StagingTwo
 from crash_states import Replay
 from memory_disk import MemoryDisk
@@ -15,7 +15,7 @@ from memory_disk import MemoryDisk
 from blockstore.pack import OpenPack
 
 SCRIPTS: list[type[Script]] = [
-    *(WritePath, CleanStop, Captured, CaptureGivenUp),
+    *(WritePath, CleanStop, Lost, Captured, CaptureGivenUp),
     *(Staging, StagingTwo, Folded, Snapshots, Promoted, Seeded),
 ]
 

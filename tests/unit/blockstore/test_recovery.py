@@ -93,7 +93,7 @@ def test_new_tracking_is_durable_with_its_names(tmp_path: Path, live: Path) -> N
     disk.syncs.clear()
     volume.start_tracking(TRACKING, all_dirty=False)
     tid = TRACKING.hex()
-    assert disk.syncs == [f"intent.{tid}", f"dirty.{tid}.pmap", "volume"]
+    assert disk.syncs == [f"dirty.{tid}.pmap", f"intent.{tid}", "volume"]
     disk.syncs.clear()
     volume.start_tracking(b"2" * 16, all_dirty=True)
     assert disk.syncs.count(f"dirty.{'32' * 16}.pmap") == 2
