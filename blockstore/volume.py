@@ -147,7 +147,9 @@ class Volume:
 
     def drop_tracking(self, tracking_id: bytes) -> None:
         """Remove the files of a tracking that no record names any more. Blocking; may be repeated. Raises OSError."""
-        assert tracking_id != self._place.tracking_id or self._tracker is None, "that one is in force"
+        if tracking_id == self._place.tracking_id and self._tracker is not None:
+            assert self._writer is None or self._writer.revoked, "nobody may write under it any more"
+            self._close_tracking()
         drop_tracking(self._at(tracking_id))
 
     @property

@@ -145,7 +145,7 @@ class Listener:
         try:
             await self._meet(candidate, connection)
         except LinkCrossed:
-            pass
+            pass  # the other of two crossing connections stands: nothing is wrong
         except LeewardError as error:
             self._home.complain(host, error)
         except TimeoutError:

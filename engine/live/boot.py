@@ -37,6 +37,7 @@ async def boot(site: Site) -> None:
         if record.group is None:
             handle = site.free[record.name] = VolumeHandle(record)
             await volumes.try_open(ctx, handle)
+    await staging.remove_dead(ctx, site.free.values())  # of a group whose removal was cut short
     for group in await ctx.database.read(groups.all):
         site.add_group(await open_group(ctx, group))
     await _sort_out_jobs(site)
@@ -52,7 +53,7 @@ async def open_group(ctx: Context, record: model.Group) -> GroupHandle:
     try:
         if record.role is Role.RECOVERY:
             await promote.take_back(ctx, handle)
-        await staging.remove_dead(ctx, handle)
+        await staging.remove_dead(ctx, handle.volumes)
         await _open_layers(ctx, record, handle)
         await _open_tracking(ctx, record, handle)
         await _open_snapshots(ctx, handle)
@@ -169,7 +170,7 @@ async def _sort_out_jobs(site: Site) -> None:
     ctx = site.ctx
     now = ctx.clock.now()
     for record in await ctx.database.read(jobs.unfinished):
-        if record.kind == "sync" and record.group in site.groups_by_name:
+        if record.kind == "sync" and site.can_resume_sync(record):
             site.resume_sync(await ctx.database.transact(partial(jobs.requeue, job=record.id)))
         else:
             told = json.dumps(asdict(error_doc(Interrupted(operation=record.id))))

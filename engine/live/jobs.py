@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from engine import model
@@ -80,12 +81,12 @@ class Jobs:
 
     async def run(self, job: Running, work: Work) -> None:
         """Run a queued job to its end and record it. Never raises but for cancellation, which leaves it unfinished."""
-        started = self._ctx.clock.now()
-        job.record = await self._ctx.database.transact(lambda conn: jobs.start(conn, job.record.id, started))
-        job.notice()
         outcome: str | None = None
         error: str | None = None
         try:
+            started = self._ctx.clock.now()
+            job.record = await self._ctx.database.transact(lambda conn: jobs.start(conn, job.record.id, started))
+            job.notice()
             outcome = json.dumps(asdict(await work(job.record.id, job.progress)))
         except LeewardError as failure:
             error = json.dumps(asdict(error_doc(failure)))
@@ -103,10 +104,23 @@ class Jobs:
         await self._finish(job, outcome, error)
 
     async def _finish(self, job: Running, outcome: str | None, error: str | None) -> None:
+        """Record the end. Where even the second try fails, clients are told all the same; boot sorts the row out."""
         now = self._ctx.clock.now()
-        job.record = await self._ctx.database.transact(
-            lambda conn: jobs.finish(conn, job.record.id, now, outcome=outcome, error=error)
+        finish = partial(jobs.finish, job=job.record.id, at=now, outcome=outcome, error=error)
+        ended = replace(
+            job.record,
+            state=JobState.FAILED if error else JobState.DONE,
+            outcome=outcome,
+            error=error,
+            finished_at=now,
         )
+        for _ in range(2):  # a full disk gives its ballast up at the first
+            try:
+                ended = await self._ctx.database.transact(finish)
+                break
+            except LeewardError as failure:
+                self._ctx.report("error", failure.code, f"The end of {job.record.kind} was not recorded: {failure}")
+        job.record = ended
         del self._running[job.record.id]
         job.notice()
 

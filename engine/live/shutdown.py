@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from blockstore.errors import LeewardError
+from blockstore.overlay import Overlay
 from blockstore.units import StoreIdentity
 from engine.live.site import Site
 from engine.model import VolumeId
@@ -26,7 +27,7 @@ async def stop_volumes(site: Site) -> None:
         handles += running.handle.volumes
         for snapshot in running.handle.snapshots.values():
             for overlay in snapshot.overlays:
-                await site.ctx.pool.call(overlay.close)
+                await _stop_overlay(site.ctx, overlay, f"snapshot {snapshot.record.name} of {running.handle.name}")
     for handle in handles:
         try:
             await _stop(site.ctx, handle)
@@ -35,18 +36,30 @@ async def stop_volumes(site: Site) -> None:
             site.ctx.report("error", "unclean_stop", f"Volume {handle.name} was not stopped clean: {error}")
 
 
+async def _stop_overlay(ctx: Context, overlay: Overlay, name: str) -> None:
+    """Flush and close: a reboot may follow, which takes the live map that its newest bits stand in."""
+    try:
+        while (running := overlay.flushing) is not None:
+            await ctx.pool.over(running)
+        await ctx.pool.over(overlay.flush())
+    except (LeewardError, OSError) as error:
+        # As after a power cut: what was not flushed before may be gone, and the operator is told.
+        ctx.report("error", "unclean_stop", f"The writes of {name} could not be flushed: {error}")
+    await ctx.pool.call(overlay.close)
+
+
 async def _stop(ctx: Context, handle: VolumeHandle) -> None:
     opened = handle.open
     if opened is None:
         return
     was_written = handle.writer is not None
     await withdraw(ctx, handle)
-    if was_written and not opened.failed and handle.top is None:
+    if handle.top is not None:
+        await _stop_overlay(ctx, handle.top, f"volume {handle.name}")
+    if was_written and not opened.failed:
         await ctx.pool.finish(opened.stop_clean)
         identity = opened.store.identity()
         await ctx.database.transact(partial(_stopped, volume=handle.record.id, identity=identity, writes=opened.writes))
-    if handle.top is not None:
-        await ctx.pool.call(handle.top.close)
     for pack in (*handle.chain, *handle.retired):
         await ctx.pool.call(pack.close)
     await ctx.pool.call(opened.close)

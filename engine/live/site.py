@@ -61,6 +61,7 @@ class Site:
         """As Service.submit."""
         asked = self._table.look_up(request)
         async with self._one_at_a_time:
+            key = key or json.dumps([request.kind, repr(request)])
             joined = self._joined(request, key)
             if joined is not None:
                 return await self.jobs_here.doc(joined.record.id)
@@ -68,10 +69,10 @@ class Site:
             self._begin(job, request, asked)
         return await self.jobs_here.doc(job.record.id)
 
-    def _joined(self, request: Request, key: str | None) -> Running | None:
+    def _joined(self, request: Request, key: str) -> Running | None:
         if isinstance(request, Sync):
             return self.running(request.group).waiting
-        return self.jobs_here.joined(key or json.dumps([request.kind, repr(request)]))
+        return self.jobs_here.joined(key)
 
     def _begin(self, job: Running, request: Request, asked: Asked) -> None:
         if isinstance(request, Sync):
@@ -79,11 +80,14 @@ class Site:
         else:
             self.spawn(self.jobs_here.run(job, asked.work))
 
+    def can_resume_sync(self, record: model.Job) -> bool:
+        """True if its group is here and has room for it."""
+        group = self.groups_by_name.get(record.group or "")
+        return group is not None and group.waiting is None
+
     def resume_sync(self, record: model.Job) -> None:
         """A sync that a restart cut runs again, under its id and with a new capture."""
-        group = self.groups_by_name.get(record.group or "")
-        if group is not None and group.waiting is None:
-            group.queue_sync(self.jobs_here.adopt(record))
+        self.running(record.group or "").queue_sync(self.jobs_here.adopt(record))
 
     def spawn(self, work: Any) -> None:
         """Run it beside everything else; it is waited for when the site closes."""

@@ -25,12 +25,17 @@ async def upkeep(site: Site) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         now = site.ctx.clock.monotonic()
-        if now - cooled >= COOL_EVERY_S:
-            cooled = now
-            await _cool(site, now)
-            if not site.ctx.database.has_ballast:
-                await site.ctx.database.restore_ballast()
-        await _keep_promises(site)
+        try:
+            if now - cooled >= COOL_EVERY_S:
+                cooled = now
+                await _cool(site, now)
+                if not site.ctx.database.has_ballast:
+                    await site.ctx.database.restore_ballast()
+            await _keep_promises(site)
+        except (LeewardError, OSError) as error:
+            # Hosts go on: what could not be done now, on a full disk for instance, is tried again.
+            code = error.code if isinstance(error, LeewardError) else "upkeep_failed"
+            site.ctx.report("error", code, f"Upkeep: {error}")
 
 
 async def _cool(site: Site, now_s: float) -> None:

@@ -18,6 +18,7 @@ from engine.model import GroupId, Role, VolumeId, VolumeState
 from engine.operations.context import Context
 from engine.operations.conversation import Conversation
 from engine.operations.handles import GroupHandle
+from engine.operations.volumes import check_name
 from engine.records import groups, volumes
 from engine.records.columns import Connection
 from engine.wire.messages import GroupAccepted, GroupOffer, VolumeOffer
@@ -45,6 +46,9 @@ async def announce(ctx: Context, handle: GroupHandle, talk: Conversation) -> Non
 
 async def make_offered(ctx: Context, link: PeerLink, offer: GroupOffer) -> model.Group:
     """Make the group that the peer offers, as recovery side. Raises NameTaken, StoreTooSmall, RefusedByState."""
+    check_name("group", offer.name)  # names become paths and export names: a peer's are checked like anybody's
+    for volume in offer.volumes:
+        check_name("volume", volume.name)
     found = await ctx.database.transact(lambda conn: groups.find(conn, offer.name))
     if found is not None:
         if found.id != offer.group:
@@ -118,9 +122,7 @@ def _taken(old: model.Volume, want: VolumeOffer, offer: GroupOffer) -> model.Vol
 async def _made(ctx: Context, want: VolumeOffer) -> model.Volume:
     folder = Path(ctx.settings.store_dir)
     ctx.disk.make_dir(str(folder))
-    path = str(folder / f"{want.name}.img")
-    if not ctx.disk.exists(path):
-        await ctx.pool.call(make_store, ctx.disk, path, want.size_bytes)
+    path = await ctx.pool.call(_new_store, ctx, folder, want)
     return model.Volume(
         id=VolumeId(want.id),
         name=want.name,
@@ -139,6 +141,16 @@ async def _made(ctx: Context, want: VolumeOffer) -> model.Volume:
         identity=None,
         top=None,
     )
+
+
+def _new_store(ctx: Context, folder: Path, want: VolumeOffer) -> str:
+    """Make a sparse file under a name that is free: what lies in the folder already is somebody's. Blocking."""
+    for name in (want.name, f"{want.name}-{want.id.hex()}"):
+        path = str(folder / f"{name}.img")
+        if not ctx.disk.exists(path):
+            make_store(ctx.disk, path, want.size_bytes)
+            return path
+    return path  # named by the volume's own id: an offer that was cut short made it, and nothing is in it yet
 
 
 async def members(ctx: Context, group: model.Group) -> tuple[model.Volume, ...]:

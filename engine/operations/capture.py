@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from blockstore.capture import Capture
+from blockstore.errors import LayerDamaged
 from blockstore.layer import SealReceipt
 from blockstore.redo import RedoPack
 from blockstore.writer import freeze
@@ -37,6 +38,8 @@ class GroupCapture:
     redos: list[RedoPack]
     receipts: list[SealReceipt] = field(default_factory=list)
     frames: int = 0
+    is_doubtful: bool = False
+    """True once SEAL may have been sent: only the peer knows whether the point exists."""
 
     @property
     def pending(self) -> model.Pending:
@@ -56,16 +59,19 @@ async def take_capture(ctx: Context, handle: GroupHandle, record: model.Group) -
     parent = record.common.id if record.common else NO_POINT
     sequence = record.common.sequence + 1 if record.common else 1
     redos: list[RedoPack] = []
+    has_row = False
     try:
         for volume in handle.volumes:
             await ctx.pool.call(volume.require_open().prepare_capture, sync)
             redos.append(await ctx.pool.call(_make_redo, ctx, volume, point, parent))
         pending = model.Pending(sync, point, sequence, ctx.clock.now(), SyncState.RUNNING)
         await ctx.database.transact(lambda conn: groups.begin_capture(conn, handle.id, pending))
+        has_row = True
         captured_at = ctx.clock.now()
         parts = freeze(volumes)
     except BaseException:
-        await ctx.database.transact(lambda conn: groups.abandon(conn, handle.id))
+        if has_row:  # else what is pending, if anything, is another capture's, and not ours to give up
+            await ctx.database.transact(lambda conn: groups.abandon(conn, handle.id, sync))
         await _drop_redos(ctx, redos)
         raise
     captured = GroupCapture(sync, point, sequence, captured_at, parts, redos)
@@ -98,6 +104,12 @@ async def seal_redos(ctx: Context, captured: GroupCapture) -> list[SealReceipt]:
     if not captured.receipts:
         captured.receipts = [await ctx.pool.call(redo.seal) for redo in captured.redos]
     return captured.receipts
+
+
+async def announce_seal(ctx: Context, handle: GroupHandle, captured: GroupCapture) -> None:
+    """Record, before SEAL is sent, that from now on only the peer knows the outcome."""
+    captured.is_doubtful = True
+    await ctx.database.transact(lambda conn: groups.sealing(conn, handle.id, captured.sync))
 
 
 async def adopt(
@@ -149,17 +161,33 @@ async def apply_hashes(ctx: Context, handle: GroupHandle) -> None:
 def _apply_volume(ctx: Context, volume: VolumeHandle, common: PointId) -> None:
     opened, path = volume.require_open(), ctx.paths.redo(volume.record.id, common)
     if opened.hashes.point != common:
-        redo = None
-        if ctx.disk.exists(path):
-            redo = RedoPack.open(ctx.disk, path, volume_id=volume.record.id, sync_id=common, hash_seed=opened.hash_seed)
-        if redo is not None and redo.builds_on == opened.hashes.point:
-            redo.apply(opened.hashes)
-            redo.close()
-        else:
+        if not _was_applied(ctx, volume, path, common):
             opened.hashes.forget_all()
         opened.hashes.bind(common)
     ctx.disk.unlink(path)
     ctx.disk.sync_dir(opened.folder)
+
+
+def _was_applied(ctx: Context, volume: VolumeHandle, path: str, common: PointId) -> bool:
+    """Apply the redo at `path`, if it is there, whole, and builds on what the table stands for."""
+    opened = volume.require_open()
+    try:
+        redo = RedoPack.open(ctx.disk, path, volume_id=volume.record.id, sync_id=common, hash_seed=opened.hash_seed)
+    except FileNotFoundError:
+        return False  # it was applied and removed before, or there never was one: a promoted side has none
+    except LayerDamaged as error:
+        ctx.report("warning", error.code, f"Volume {volume.name}: {error.message} Its hashes are forgotten.")
+        return False
+    try:
+        if redo.builds_on != opened.hashes.point:
+            return False
+        redo.apply(opened.hashes)
+        return True
+    except LayerDamaged as error:
+        ctx.report("warning", error.code, f"Volume {volume.name}: {error.message} Its hashes are forgotten.")
+        return False
+    finally:
+        redo.close()
 
 
 async def close_equal(ctx: Context, handle: GroupHandle, captured: GroupCapture) -> None:
@@ -173,12 +201,20 @@ async def close_equal(ctx: Context, handle: GroupHandle, captured: GroupCapture)
 
 
 async def abandon_capture(ctx: Context, handle: GroupHandle) -> None:
-    """The sync came to nothing: what was frozen is dirty again, at once. No error leaves it half done."""
+    """The sync came to nothing: what was frozen is dirty again, at once.
+
+    If SEAL may have been sent, its row and its redo stay until the peer says, at the next contact, whether the
+    point exists: forgetting it would leave the peer with a newest point that this side has never heard of.
+    """
     captured, handle.capture = handle.capture, None
     if captured is None:
         return
     for part in captured.parts:
         part.abandon()
+    if captured.is_doubtful:
+        for redo in captured.redos:
+            await ctx.pool.call(redo.close)
+        return
     await ctx.database.transact(lambda conn: groups.abandon(conn, handle.id))
     await _drop_redos(ctx, captured.redos)
 
@@ -186,6 +222,7 @@ async def abandon_capture(ctx: Context, handle: GroupHandle) -> None:
 async def forget_pending(ctx: Context, handle: GroupHandle) -> None:
     """The peer does not have the pending point and never will: its bits are dirty again."""
     if handle.capture is not None:
+        handle.capture.is_doubtful = False  # the peer has spoken
         await abandon_capture(ctx, handle)
         return
     for volume in handle.volumes:

@@ -53,5 +53,5 @@ async def finish(ctx: Context, handle: GroupHandle, layers: tuple[model.Layer, .
         for volume in handle.volumes:
             volume.retired.append(volume.chain[0])
             volume.chain = volume.chain[1:]
-        await staging.remove_dead(ctx, handle)
+        await staging.remove_dead(ctx, handle.volumes)
         await close_retired(ctx, handle)

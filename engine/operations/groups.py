@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from engine import model
 from engine.errors import BadValue, NameTaken, RefusedByState, UnknownName
 from engine.model import GroupId, Role
+from engine.operations import staging
 from engine.operations import volumes as volume_stories
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, VolumeHandle
@@ -89,6 +90,13 @@ def _member(request: GroupCreate, free: Mapping[str, VolumeHandle], name: str) -
 async def remove(ctx: Context, handle: GroupHandle) -> None:
     """Forget a group: its volumes are free again, its points gone. Raises RefusedByState while it has snapshots."""
     await ctx.database.transact(lambda conn: groups.delete(conn, handle.id))
+    for volume in handle.volumes:
+        for pack in (*volume.chain, *volume.retired):
+            await ctx.pool.call(pack.close)
+        if volume.top is not None:
+            await ctx.pool.call(volume.top.close)
+        volume.chain, volume.retired, volume.top, volume.top_io = (), [], None, None
+    await staging.remove_dead(ctx, handle.volumes)
 
 
 async def check_removable(ctx: Context, handle: GroupHandle) -> None:

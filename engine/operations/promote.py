@@ -19,7 +19,7 @@ from engine.operations import receive, staging, volumes
 from engine.operations.context import Context
 from engine.operations.converge import converge
 from engine.operations.handles import GroupHandle, VolumeHandle
-from engine.operations.snapshot import image_at
+from engine.operations.snapshot import image_at, make_overlay
 from engine.records import groups
 from engine.records import promote as records
 from engine.requests import Promote
@@ -55,11 +55,11 @@ async def promote(ctx: Context, handle: GroupHandle, request: Promote, *, peer_i
             lambda conn: records.commit(conn, handle.id, point.id, nonces, term=record.term + 1, expects=record.version)
         )
     except LeewardError:
-        await take_back(ctx, handle)
+        await _give_up(ctx, handle, prepared)
         raise
     for volume, made in zip(handle.volumes, prepared, strict=True):
         await bind_top(ctx, volume, point.id, made.overlay)
-    await staging.remove_dead(ctx, handle)
+    await staging.remove_dead(ctx, handle.volumes)
     ctx.report("warning", "promoted", f"Group {handle.name} is protected here, term {record.term}.", group=handle.name)
     await converge(ctx, handle)
     ctx.links.redial(handle.peer)
@@ -82,33 +82,33 @@ async def _prepare(ctx: Context, handle: GroupHandle, point: model.Point) -> lis
         for volume in handle.volumes
     ]
     await ctx.database.transact(lambda conn: records.prepare(conn, handle.id, point.id, tops))
+    made: list[Prepared] = []
     try:
-        return [await _make(ctx, volume, top) for volume, top in zip(handle.volumes, tops, strict=True)]
+        for volume, top in zip(handle.volumes, tops, strict=True):
+            made.append(await _make(ctx, volume, top))
     except BaseException:
-        await take_back(ctx, handle)
+        await _give_up(ctx, handle, made)
         raise
+    return made
+
+
+async def _give_up(ctx: Context, handle: GroupHandle, made: list[Prepared]) -> None:
+    for prepared in made:
+        await ctx.pool.call(prepared.overlay.close)
+    await take_back(ctx, handle)
 
 
 async def _make(ctx: Context, volume: VolumeHandle, top: records.Top) -> Prepared:
     opened = volume.require_open()
     overlay = await ctx.pool.call(make_overlay, ctx, volume, top.layer)
-    await ctx.pool.call(opened.start_tracking, top.tracking, all_dirty=False)
-    found = await ctx.pool.call(opened.open_tracking, top.tracking, nonce=bytes(16), clean=False, pending=False)
+    try:
+        await ctx.pool.call(opened.start_tracking, top.tracking, all_dirty=False)
+        found = await ctx.pool.call(opened.open_tracking, top.tracking, nonce=bytes(16), clean=False, pending=False)
+    except BaseException:
+        await ctx.pool.call(overlay.close)
+        raise
     volume.record = model.with_tracking(volume.record, top.tracking, found.nonce)
     return Prepared(overlay, top.tracking)
-
-
-def make_overlay(ctx: Context, volume: VolumeHandle, layer: LayerId) -> Overlay:
-    """A new overlay of a volume, its files durable. Blocking. Raises OSError."""
-    record = volume.record
-    return Overlay.create(
-        ctx.disk,
-        ctx.paths.layers(record.id),
-        layer_id=layer,
-        volume_id=record.id,
-        image_bytes=record.size_bytes,
-        live_folder=ctx.paths.live_folder(record.id),
-    )
 
 
 async def bind_top(ctx: Context, volume: VolumeHandle, point: model.PointId, overlay: Overlay) -> None:
@@ -120,5 +120,5 @@ async def bind_top(ctx: Context, volume: VolumeHandle, point: model.PointId, ove
 async def take_back(ctx: Context, handle: GroupHandle) -> None:
     """Remove what a promotion that did not happen has made. Again: nothing; boot runs it."""
     await ctx.database.transact(lambda conn: records.cancel(conn, handle.id))
-    await staging.remove_dead(ctx, handle)
+    await staging.remove_dead(ctx, handle.volumes)
     await volumes.forget_planned(ctx, handle)

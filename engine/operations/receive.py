@@ -111,6 +111,10 @@ async def seal(ctx: Context, handle: GroupHandle, link: PeerLink, message: Seal)
     receipts = await receiving.session.seal()
     for volume, told, receipt in zip(handle.volumes, message.volumes, receipts, strict=True):
         if (told.blocks, told.digest) != (receipt.blocks, receipt.digest):
+            # Nothing of it may be built upon: the next sync begins from nothing.
+            await end_session(ctx, handle)
+            await staging.drop_layers(ctx, handle)
+            await staging.forget_seeds(ctx, handle)
             raise SealMismatch(volume=volume.name, sent=told.blocks, held=receipt.blocks)
     if receiving.mode == "seed_delta":
         await staging.finish_seed(ctx, handle, receiving)

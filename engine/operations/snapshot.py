@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from blockstore.errors import VolumeFailed
 from blockstore.image import Image
 from blockstore.overlay import Overlay
 from blockstore.overlay_io import OverlayIO
@@ -45,7 +46,7 @@ async def create(ctx: Context, handle: GroupHandle, request: SnapshotCreate) -> 
     await ctx.database.transact(lambda conn: snapshots.create(conn, record))
     try:
         made = [
-            await ctx.pool.call(_make_overlay, ctx, volume, layer)
+            await ctx.pool.call(make_overlay, ctx, volume, layer)
             for volume, layer in zip(handle.volumes, record.layers, strict=True)
         ]
         await ctx.database.transact(lambda conn: snapshots.ready(conn, record.id))
@@ -68,10 +69,13 @@ async def bind(
 
 
 async def image_at(ctx: Context, volume: VolumeHandle, point: PointId) -> Image:
-    """The volume as of a point that still stands. Raises UnknownName."""
+    """The volume as of a point that still stands. Raises UnknownName, VolumeFailed: a layer of it is not open."""
     opened = volume.require_open()
     below = await ctx.database.read(lambda conn: layers.up_to(conn, volume.record.id, point))
-    return Image(opened.store, volume.chain[: len(below)], opened.size_bytes, opened.hash_seed)
+    packs = {pack.layer_id: pack for pack in volume.chain}
+    if any(row.id not in packs for row in below):
+        raise VolumeFailed(volume=volume.name, reason="a layer of this point could not be opened")
+    return Image(opened.store, [packs[row.id] for row in below], opened.size_bytes, opened.hash_seed)
 
 
 async def _chosen_point(ctx: Context, handle: GroupHandle, wanted: str | None) -> model.Point:
@@ -86,7 +90,8 @@ async def _chosen_point(ctx: Context, handle: GroupHandle, wanted: str | None) -
     raise UnknownName(what="point", name=wanted)
 
 
-def _make_overlay(ctx: Context, volume: VolumeHandle, layer: LayerId) -> Overlay:
+def make_overlay(ctx: Context, volume: VolumeHandle, layer: LayerId) -> Overlay:
+    """A new overlay of a volume, its files durable. Blocking. Raises OSError."""
     record = volume.record
     ctx.disk.make_dir(ctx.paths.layers(record.id))
     return Overlay.create(

@@ -7,16 +7,17 @@ has a row. This module must never touch a sealed layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
 from blockstore.errors import LayerDamaged
 from blockstore.layer import IncomingLayer
+from blockstore.overlay import Overlay
 from blockstore.pack import OpenPack
 from blockstore.seed import SeedBase, journal_path
 from engine import model
-from engine.model import LayerId, LayerState, SyncId
+from engine.model import LayerId, LayerKind, LayerState, SyncId
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, Receiving, VolumeHandle
 from engine.records import groups, incoming, layers
@@ -117,14 +118,17 @@ def _recover_or_create(ctx: Context, path: str, recover: Callable[..., T], creat
 async def drop_layers(ctx: Context, handle: GroupHandle) -> None:
     """Give up what is half received, if anything: the rows say so first, then the files go, then the rows."""
     await ctx.database.transact(lambda conn: incoming.drop(conn, handle.id))
-    await remove_dead(ctx, handle)
+    await remove_dead(ctx, handle.volumes)
 
 
-async def remove_dead(ctx: Context, handle: GroupHandle) -> None:
-    """Unlink the files of layers that are dead or folded, then forget their rows. Again: nothing."""
-    dead = await ctx.database.transact(
-        lambda conn: layers.in_state(conn, LayerState.DEAD, LayerState.FOLDED, group=handle.id)
-    )
+async def remove_dead(ctx: Context, volumes: Iterable[VolumeHandle]) -> None:
+    """Unlink the files of layers that are dead or folded, then forget their rows. Again: nothing.
+
+    By volume: a group that was removed has none any more, but its layers are there until their files are gone.
+    """
+    mine = {volume.record.id for volume in volumes}
+    found = await ctx.database.read(lambda conn: layers.in_state(conn, LayerState.DEAD, LayerState.FOLDED))
+    dead = tuple(layer for layer in found if layer.volume in mine)
     if dead:
         await ctx.pool.call(_unlink, ctx, dead)
         await ctx.database.transact(lambda conn: layers.delete(conn, [layer.id for layer in dead]))
@@ -134,8 +138,9 @@ def _unlink(ctx: Context, dead: tuple[model.Layer, ...]) -> None:
     folders = {ctx.paths.layers(layer.volume) for layer in dead}
     for layer in dead:
         folder = ctx.paths.layers(layer.volume)
-        for ending in (".pack", ".data", ".pmap"):
-            ctx.disk.unlink(f"{folder}/{layer.id.hex()}{ending}")
+        ctx.disk.unlink(f"{folder}/{layer.id.hex()}.pack")
+        if layer.kind is LayerKind.OVERLAY and ctx.disk.exists(folder):
+            Overlay.remove(ctx.disk, folder, layer.id, ctx.paths.live_folder(layer.volume))
     for folder in folders:
         if ctx.disk.exists(folder):
             ctx.disk.sync_dir(folder)

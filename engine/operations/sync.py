@@ -33,6 +33,8 @@ from engine.requests import Sync, SyncDoc
 from engine.wire.messages import Begin, Equal, EqualNoted, Mode, Resume, Seal, Sealed, VolumePlan, VolumeSeal
 
 CONTACT_WAIT_S = 30.0
+MOST_BREAKS = 10
+"""Links that may break one after another without anything sent: something else is wrong then."""
 NO_PLAN = PlanTotals(0, bytes(16))
 
 
@@ -78,7 +80,8 @@ async def sync(ctx: Context, handle: GroupHandle, request: Sync, operation: str,
 
 
 async def _until_done(ctx: Context, handle: GroupHandle, tally: Tally, progress: Progress) -> model.Point | None:
-    """Try over one link after another. Raises PeerUnreachable when there was none for too long."""
+    """Try over one link after another. Raises PeerUnreachable when there was none for too long, or none held."""
+    breaks, sent = 0, 0
     while True:
         progress.begin("waiting for the peer", 0)
         link = await ctx.links.wait(handle.peer, CONTACT_WAIT_S)
@@ -87,6 +90,10 @@ async def _until_done(ctx: Context, handle: GroupHandle, tally: Tally, progress:
             async with converse(handle, link) as talk:
                 return await _attempt(Attempt(ctx, handle, talk, tally, progress))
         except PeerUnreachable:
+            breaks = breaks + 1 if tally.bytes_sent == sent else 1
+            sent = tally.bytes_sent
+            if breaks > MOST_BREAKS:
+                raise
             # The link broke; the capture is held, and what landed is at the receiver: go on over the next link.
             text = f"The link broke in a sync of {handle.name}; it goes on when the peer is back."
             ctx.report("warning", "sync_interrupted", text, group=handle.name)
@@ -96,6 +103,7 @@ async def _until_done(ctx: Context, handle: GroupHandle, tally: Tally, progress:
 
 async def _attempt(at: Attempt) -> model.Point | None:
     await announce.announce(at.ctx, at.handle, at.talk)
+    asked_at = at.ctx.clock.now()
     found = await contact(at.ctx, at.handle, at.talk)
     if found not in (VerdictKind.IN_SYNC, VerdictKind.FORWARD, VerdictKind.SEEDING):
         raise RefusedByState(operation="sync", group=at.handle.name, reason=EXPLAINED[found])
@@ -103,7 +111,7 @@ async def _attempt(at: Attempt) -> model.Point | None:
     if at.handle.unsettled is not None:
         await capture.apply_hashes(at.ctx, at.handle)
     if found is VerdictKind.IN_SYNC:
-        return await _note_equal(at, record)
+        return await _note_equal(at, record, asked_at)
     if found is VerdictKind.SEEDING and at.handle.capture is None:
         await _first_pass(at, record)
     captured = at.handle.capture
@@ -112,12 +120,11 @@ async def _attempt(at: Attempt) -> model.Point | None:
     return await _ship_capture(at, record, captured)
 
 
-async def _note_equal(at: Attempt, record: model.Group) -> model.Point | None:
-    """Nothing differs: both sides note that the images are equal as of now, and no new point is made."""
+async def _note_equal(at: Attempt, record: model.Group, as_of: datetime) -> model.Point | None:
+    """Nothing differed at that moment: both sides note it, and no new point is made."""
     assert record.common is not None
-    now = at.ctx.clock.now()
-    await at.talk.ask(Equal(group=record.id, point=record.common.id, as_of_us=to_us(now)), EqualNoted)
-    await at.ctx.database.transact(lambda conn: groups.equal(conn, record.id, now))
+    await at.talk.ask(Equal(group=record.id, point=record.common.id, as_of_us=to_us(as_of)), EqualNoted)
+    await at.ctx.database.transact(lambda conn: groups.equal(conn, record.id, as_of))
     return record.common
 
 
@@ -175,7 +182,7 @@ async def _ship_capture(at: Attempt, record: model.Group, captured: GroupCapture
     captured.frames += ship.frames
     if common is not None and captured.frames == 0 and ship.is_fresh:
         await capture.close_equal(at.ctx, at.handle, captured)
-        return await _note_equal(at, record)
+        return await _note_equal(at, record, captured.captured_at)
     return await _seal(at, record, captured)
 
 
@@ -184,7 +191,7 @@ async def _seal(at: Attempt, record: model.Group, captured: GroupCapture) -> mod
     at.progress.begin("sealing", 0)
     await capture.flush_capture(at.ctx, captured)
     receipts = await capture.seal_redos(at.ctx, captured)
-    await at.ctx.database.transact(lambda conn: groups.sealing(conn, record.id, captured.sync))
+    await capture.announce_seal(at.ctx, at.handle, captured)
     sealed = await at.talk.ask(
         Seal(
             sync=captured.sync,
