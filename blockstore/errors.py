@@ -24,7 +24,7 @@ class LeewardError(Exception):
 
     code: ClassVar[str] = "internal"
     meaning: ClassVar[str] = "Something failed inside Leeward."
-    remedy: ClassVar[str] = "Run `leeward support-bundle` and report it."
+    remedy: ClassVar[str] = "Report it with what `leeward events` and the daemon's log say."
     exit_status: ClassVar[int] = EXIT_FAILED
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -189,7 +189,8 @@ class LayerDamaged(LeewardError):
     code: ClassVar[str] = "layer_damaged"
     meaning: ClassVar[str] = "The layer {path} is damaged: {reason}."
     remedy: ClassVar[str] = (
-        "Points that need it cannot be promoted; run `leeward verify --repair` with the peer connected."
+        "Points that need it cannot be promoted: repair the disk, `leeward group remove` it on both sites, create it "
+        "again and sync."
     )
 
 

@@ -6,5 +6,6 @@ live/         what runs                   operations/  the stories: sync, receiv
 transfer/     the copy path               exports/     how hosts reach a volume
 link/         authenticated connections   records/     the truth, in SQLite
 wire/         messages and bytes, pure    decide/      what to do, pure
-model.py requests.py errors.py settings.py pool.py clock.py log.py notify.py version.py    the floor
+errors/       the failures, by part
+model.py requests.py settings.py pool.py clock.py log.py notify.py version.py    the floor
 """

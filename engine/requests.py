@@ -357,7 +357,7 @@ def error_doc(error: BaseException) -> ErrorDoc:
 
 def catalogue() -> tuple[CatalogueEntryDoc, ...]:
     """Every error of the product, by code."""
-    import engine.errors  # its classes enter themselves  # noqa: F401
+    import engine.errors  # it imports every part, and the classes enter themselves  # noqa: F401
 
     known: dict[str, type[LeewardError]] = {LeewardError.code: LeewardError, **CATALOGUE}
     return tuple(

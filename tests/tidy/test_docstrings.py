@@ -9,6 +9,9 @@ from pathlib import PurePath
 
 from rig.source import ROOT, modules, product
 
+CATALOGUE = "engine/errors/__init__.py"
+"""The one map that imports what it names: nobody has to know in which part an error stands."""
+
 
 def is_record(node: ast.ClassDef) -> bool:
     """True for an error of the catalogue, a dataclass, a struct or an enum: fields, each with a name that says it."""
@@ -45,11 +48,11 @@ def test_every_public_class_that_does_something_says_what() -> None:
 
 
 def test_a_folder_of_the_product_holds_its_map_and_no_imports() -> None:
-    """Importing `engine.errors` must load nothing but it, so an `__init__.py` is one docstring."""
+    """Importing `engine.decide.plan` must load nothing but it, so an `__init__.py` is one docstring."""
     wrong = [
         module.path
         for module in product()
-        if module.path.endswith("__init__.py")
+        if module.path.endswith("__init__.py") and module.path != CATALOGUE
         if len(module.tree.body) != 1 or not ast.get_docstring(module.tree)
     ]
     assert not wrong
