@@ -94,10 +94,10 @@ def _process(arguments: Sequence[str], **options: object) -> Iterator[subprocess
 
 
 @contextmanager
-def _one_cpu() -> Iterator[None]:
-    """This process, and so what it starts, runs on one CPU."""
+def on_cpu(cpu: int) -> Iterator[None]:
+    """This process, and what it starts meanwhile for good, runs on that CPU alone."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
+    os.sched_setaffinity(0, {cpu})
     try:
         yield
     finally:
@@ -181,7 +181,7 @@ def compare(
     results: dict[str, dict[str, list[Figures]]] = {w.name: {name: [] for name in contenders} for w in workloads}
     with ExitStack() as stack:
         if one_cpu:
-            stack.enter_context(_one_cpu())
+            stack.enter_context(on_cpu(min(os.sched_getaffinity(0))))
         uris: dict[str, str] = {}
         for name, start in contenders.items():
             image = folder / f"{name}.img"
