@@ -58,18 +58,22 @@ class Volume:
         volume_id: bytes,
         store_path: str,
         size_bytes: int,
+        store_bytes: int | None = None,
         folder: str,
         live_folder: str | None,
         hash_seed: int,
     ) -> Volume:
         """Open the store alone, and the hash table of `folder`; makes the folder. Blocking.
 
+        `store_bytes`: what the store has, where that is more than the volume's `size_bytes`; the rest is left alone.
         Raises StoreMissing, StoreInUse, StoreNotAllowed, StoreKindRefused, StoreSizeChanged, StoreFlushFailed; OSError.
         """
         store = open_store(disk, store_path)
         try:
-            if store.size_bytes != size_bytes:
-                raise StoreSizeChanged(path=store_path, size_bytes=store.size_bytes, expected_bytes=size_bytes)
+            expected = size_bytes if store_bytes is None else store_bytes
+            if store.size_bytes != expected:
+                raise StoreSizeChanged(path=store_path, size_bytes=store.size_bytes, expected_bytes=expected)
+            store.narrow(size_bytes)
             store.flush()  # what a dead process left in the page cache may not be on the disk yet
             disk.make_dir(folder)
             path = f"{folder}/hashes"

@@ -123,6 +123,8 @@ class Volume:
     top: LayerId | None
     tracking_next: TrackingId | None = None
     """Tracking whose files may stand on the disk but which is not in force yet (a promotion under way)."""
+    store_bytes: int | None = None
+    """Bytes of its store where that is larger than the volume: it was prepared here for a smaller one of the peer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 A store is bytes of a fixed size; it must never know of tracking, layers or replication. Offsets and lengths
 are bytes. A size that is no multiple of a block works everywhere: the short last block reads padded with
-zeros, and what would be written behind the end is left out.
+zeros, and what would be written behind the end is left out. The same holds behind the volume's end in a store
+that is larger than its volume: nothing there is read or changed.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ class BlockStore(Protocol):
     def drop_cache(self) -> None:
         """Forget clean cached pages, so that the next read shows what the disk has."""
 
+    def narrow(self, size_bytes: int) -> None:
+        """Be a store of only the first `size_bytes` from now on; what lies behind them is somebody else's."""
+
     def close(self) -> None:
         """Close and give up exclusive use."""
 
@@ -81,11 +85,13 @@ class DiskStore:
         return self.KIND
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        got = self.file.read_into(buffer, offset)
-        if got < len(buffer):
-            if offset + got < self.size_bytes:
-                raise OSError(errno.EIO, "the store became shorter", self.path)
-            buffer[got:] = bytes(len(buffer) - got)
+        inside = self.size_bytes - offset
+        if inside < len(buffer):
+            inside = max(0, inside)
+            buffer[inside:] = bytes(len(buffer) - inside)
+            buffer = buffer[:inside]
+        if self.file.read_into(buffer, offset) < len(buffer):
+            raise OSError(errno.EIO, "the store became shorter", self.path)
 
     def read_cached(self, buffer: memoryview, offset: int) -> bool:
         inside = self.size_bytes - offset
@@ -137,6 +143,10 @@ class DiskStore:
 
     def drop_cache(self) -> None:
         self.file.drop_cache()
+
+    def narrow(self, size_bytes: int) -> None:
+        assert 0 < size_bytes <= self.size_bytes, "a store is at least as large as its volume"
+        self.size_bytes = size_bytes
 
     def close(self) -> None:
         self.file.close()

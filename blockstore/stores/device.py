@@ -19,4 +19,4 @@ class DeviceStore(DiskStore):
 
     def identity(self) -> StoreIdentity:
         """Size and device number: the times of a node in /dev say nothing about what is on the device."""
-        return StoreIdentity(self.size_bytes, self.file.status().st_rdev, 0, 0)
+        return StoreIdentity(self.file.size(), self.file.status().st_rdev, 0, 0)

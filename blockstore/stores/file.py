@@ -18,4 +18,4 @@ class FileStore(DiskStore):
 
     def identity(self) -> StoreIdentity:
         status = self.file.status()
-        return StoreIdentity(self.size_bytes, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+        return StoreIdentity(status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)

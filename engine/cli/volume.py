@@ -26,7 +26,11 @@ def volume() -> None:
     callback=quantities.typed(quantities.size),
     help="Make the store, sparse, if it is missing: 512M, 10G.",
 )
-@click.option("--recovery", is_flag=True, help="Keep it for a group of the peer that has a volume of this name.")
+@click.option(
+    "--recovery",
+    is_flag=True,
+    help="Keep it for a group of the peer that has a volume of this name and at most this size.",
+)
 @no_wait
 @common
 def add(call: Call, name: str, store: str, size: int | None, recovery: bool, no_wait: bool) -> None:

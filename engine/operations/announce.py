@@ -1,7 +1,8 @@
 """A group is made once, at the protected site; here the peer hears of it and makes it too.
 
-For each volume the peer takes a store prepared there under the same name, else it makes a sparse file in
-its `store_dir`. If the peer is away this happens at the next contact. Repeating it changes nothing.
+For each volume the peer takes a store prepared there under the same name, at least as large as the volume, else
+it makes a sparse file in its `store_dir`. If the peer is away this happens at the next contact. Repeating it
+changes nothing.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ async def make_offered(ctx: Context, link: PeerLink, offer: GroupOffer) -> model
         for old, member in zip(prepared, members, strict=True):
             if old is not None:
                 volumes.set_hash_seed(conn, old.id, member.hash_seed)
+                volumes.fit(conn, old.id, size_bytes=member.size_bytes, store_bytes=member.store_bytes)
             else:
                 volumes.insert(conn, member)
         volumes.assign(conn, group.id, [member.id for member in members])
@@ -106,17 +108,15 @@ async def _check_limit(ctx: Context, wanted_bytes: int) -> None:
 
 
 def _taken(old: model.Volume, want: VolumeOffer, offer: GroupOffer) -> model.Volume:
-    """A volume that was prepared here under the offered name. It takes the peer's id, size and hash seed."""
+    """A volume that was prepared here under the offered name, with the size and hash seed of the peer's."""
     if not old.prepared or old.group is not None:
         raise RefusedByState(
             operation="group create", group=offer.name, reason=f"volume {old.name} at this site is not free for it"
         )
     if old.size_bytes < want.size_bytes:
         raise StoreTooSmall(path=old.store, size_bytes=old.size_bytes, needed_bytes=want.size_bytes)
-    if old.size_bytes > want.size_bytes:
-        reason = f"volume {old.name} has {old.size_bytes} bytes here and {want.size_bytes} at the protected site"
-        raise RefusedByState(operation="group create", group=offer.name, reason=reason)
-    return replace(old, size_bytes=want.size_bytes, hash_seed=want.seed)
+    larger = old.size_bytes if old.size_bytes > want.size_bytes else None
+    return replace(old, size_bytes=want.size_bytes, store_bytes=larger, hash_seed=want.seed)
 
 
 async def _made(ctx: Context, want: VolumeOffer) -> model.Volume:

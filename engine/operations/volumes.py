@@ -98,6 +98,7 @@ def open_blocking(ctx: Context, record: model.Volume) -> Volume:
         volume_id=record.id,
         store_path=record.store,
         size_bytes=record.size_bytes,
+        store_bytes=record.store_bytes,
         folder=folder,
         live_folder=live,
         hash_seed=record.hash_seed,

@@ -16,7 +16,7 @@ from engine.records.columns import from_u64, to_u64
 
 _NAMES = (
     "id, name, store, size_bytes, prepared, state, reason, group_id, position, tracking, nonce, writes, hash_seed, wwn,"
-    " identity_size, identity_inode, identity_mtime_ns, identity_ctime_ns, top, tracking_next"
+    " identity_size, identity_inode, identity_mtime_ns, identity_ctime_ns, top, tracking_next, store_bytes"
 )
 
 
@@ -47,6 +47,7 @@ def _from(row: sqlite3.Row) -> Volume:
         identity=identity,
         top=None if row["top"] is None else LayerId(row["top"]),
         tracking_next=None if row["tracking_next"] is None else TrackingId(row["tracking_next"]),
+        store_bytes=row["store_bytes"],
     )
 
 
@@ -78,6 +79,7 @@ def insert(conn: sqlite3.Connection, volume: Volume) -> None:
         *_identity(volume.identity),
         volume.top,
         volume.tracking_next,
+        volume.store_bytes,
     )
     conn.execute(f"INSERT INTO volume ({_NAMES}) VALUES ({', '.join('?' * len(values))})", values)
 
@@ -176,6 +178,11 @@ def set_top(conn: sqlite3.Connection, volume: VolumeId, top: LayerId | None) -> 
 def set_hash_seed(conn: sqlite3.Connection, volume: VolumeId, hash_seed: int) -> None:
     """The secret seed of its block hashes: the protected site's, once a group of it takes the volume."""
     _set(conn, volume, "hash_seed = ?", to_u64(hash_seed))
+
+
+def fit(conn: sqlite3.Connection, volume: VolumeId, *, size_bytes: int, store_bytes: int | None) -> None:
+    """It has the size of the peer's volume from now on; `store_bytes`: of its store, if that is larger."""
+    _set(conn, volume, "size_bytes = ?, store_bytes = ?", size_bytes, store_bytes)
 
 
 def assign(conn: sqlite3.Connection, group: GroupId, volumes: Sequence[VolumeId]) -> None:

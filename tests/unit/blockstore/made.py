@@ -15,7 +15,9 @@ VOLUME, TRACKING = b"V" * 16, b"T" * 16
 SIZE = 100 * REGION + 3 * BLOCK + 512
 
 
-def open_volume(folder: Path, live: Path | None, disk: Disk | None = None, size: int = SIZE) -> Volume:
+def open_volume(
+    folder: Path, live: Path | None, disk: Disk | None = None, size: int = SIZE, store_size: int | None = None
+) -> Volume:
     """A volume whose tracking is not open; its store is made if it is missing."""
     disk = disk or Disk()
     if not (folder / "store").exists():
@@ -26,6 +28,7 @@ def open_volume(folder: Path, live: Path | None, disk: Disk | None = None, size:
         volume_id=VOLUME,
         store_path=str(folder / "store"),
         size_bytes=size,
+        store_bytes=store_size,
         folder=str(folder / "volume"),
         live_folder=str(live) if live else None,
         hash_seed=7,

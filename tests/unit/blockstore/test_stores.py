@@ -160,6 +160,27 @@ def test_data_ranges_end_with_the_store(store: BlockStore) -> None:
     assert not list(store.data_ranges(store.size_bytes, 4096))
 
 
+@pytest.mark.parametrize("cut", [1000, 512, 4096, 5000, 1])
+def test_a_store_narrowed_to_its_volume_reads_and_changes_nothing_behind_it(store: BlockStore, cut: int) -> None:
+    whole, size = store.size_bytes, store.size_bytes - cut
+    store.write(b"k" * whole, 0)
+    store.narrow(size)
+    last = size // 4096 * 4096
+    for read in (store.read_into, store.read_cached):
+        buffer = memoryview(bytearray(b"?" * 8192))
+        read(buffer, last)
+        assert bytes(buffer) == b"k" * (size - last) + bytes(8192 - (size - last))
+    store.write(b"w" * 8192, last)
+    store.write(b"w" * 8192, size)
+    store.zero(last, 8192)
+    store.zero(last, 8192, may_punch=False)
+    store.discard(0, whole)
+    assert not any(content(store))
+    assert sum(length for _, length, _ in store.data_ranges(0, whole)) == size
+    assert store.identity().size_bytes == whole == store.file.size()
+    assert store.file.read(cut, size) == b"k" * cut
+
+
 def test_a_durable_write_that_fails_leaves_no_flush_to_be_believed(store: BlockStore) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")

@@ -27,6 +27,16 @@ def test_a_store_of_another_size_is_refused_and_left_free(tmp_path: Path) -> Non
     open_volume(tmp_path, None, size=SIZE + 512).close()
 
 
+def test_a_store_that_is_larger_than_its_volume_is_known_by_its_own_size(tmp_path: Path) -> None:
+    make_store(Disk(), str(tmp_path / "store"), SIZE + 777)
+    volume = open_volume(tmp_path, None, store_size=SIZE + 777)
+    assert (volume.size_bytes, volume.store.size_bytes) == (SIZE, SIZE)
+    volume.close()
+    for wrong in (SIZE, SIZE + 776, SIZE + 778):
+        with pytest.raises(StoreSizeChanged):
+            open_volume(tmp_path, None, store_size=wrong)
+
+
 def test_a_missing_store_is_refused(tmp_path: Path) -> None:
     volume = open_volume(tmp_path, None)
     volume.close()

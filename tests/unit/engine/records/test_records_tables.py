@@ -166,6 +166,15 @@ def test_a_volume_takes_the_hash_seed_of_its_group(records: Records) -> None:
     assert records(volumes.get, "db").hash_seed == LARGEST_U64
 
 
+def test_a_volume_takes_the_size_of_the_peers_and_remembers_that_of_its_larger_store(records: Records) -> None:
+    records(volumes.insert, volume("db", size_bytes=9000))
+    records(volumes.fit, records(volumes.get, "db").id, size_bytes=5000, store_bytes=9000)
+    found = records(volumes.get, "db")
+    assert (found.size_bytes, found.store_bytes) == (5000, 9000)
+    records(volumes.fit, found.id, size_bytes=9000, store_bytes=None)
+    assert records(volumes.get, "db").store_bytes is None
+
+
 def test_volumes_stand_in_the_order_given_to_their_group(records: Records) -> None:
     records(add_group)
     members = records(volumes.of_group, GROUP)
