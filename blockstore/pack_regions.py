@@ -30,6 +30,8 @@ class RegionTable:
         self._data = np.zeros(regions, np.uint32)
         self._sync = np.zeros(regions, np.uint32)
         self._syncs: dict[bytes, int] = {}
+        self.entered_blocks = 0
+        """Data blocks of all frames that count: a region that came twice counts twice."""
 
     def has(self, regions: NDArray[Any]) -> bool:
         """True if every one of `regions` has blocks here."""
@@ -53,6 +55,7 @@ class RegionTable:
         self._blocks[regions] = rows["blocks"]
         self._data[regions] = rows["data"]
         self._sync[regions] = number
+        self.entered_blocks += int(rows["data"].sum(dtype=np.uint64))
 
     def first_sync(self) -> bytes:
         """The first sync that a frame was entered under; empty if there is none."""

@@ -137,7 +137,7 @@ def _point_of(ctx: Context, handle: GroupHandle, receiving: Receiving, receipts:
         sealed_at=ctx.clock.now(),
         generation=None,
         digest=b"".join(receipt.digest for receipt in receipts)[:16],
-        bytes=sum(receipt.payload_bytes for receipt in receipts),
+        bytes=staging.landed_bytes(receiving, receipts),
         pins=0,
     )
 

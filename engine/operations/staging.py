@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from blockstore.errors import LayerDamaged
-from blockstore.layer import IncomingLayer
+from blockstore.layer import IncomingLayer, SealReceipt
 from blockstore.overlay import Overlay
 from blockstore.pack import OpenPack
 from blockstore.seed import SeedBase, journal_path
+from blockstore.units import BLOCK
 from engine import model
 from engine.model import LayerId, LayerKind, LayerState, SyncId
 from engine.operations.context import Context
@@ -151,6 +152,13 @@ async def finish_seed(ctx: Context, handle: GroupHandle, receiving: Receiving) -
     for volume, layer in zip(handle.volumes, receiving.layers, strict=True):
         assert isinstance(layer, SeedBase)
         await ctx.pool.call(_fill_hashes, volume, layer, receiving.incoming.point)
+
+
+def landed_bytes(receiving: Receiving, receipts: list[SealReceipt]) -> int:
+    """Bytes of data that a sync has added here. A first copy: of both its passes, also from before a restart."""
+    if receiving.mode != "seed_delta":
+        return sum(receipt.payload_bytes for receipt in receipts)
+    return sum(layer.table.entered_blocks for layer in receiving.layers if isinstance(layer, SeedBase)) * BLOCK
 
 
 def _fill_hashes(volume: VolumeHandle, layer: SeedBase, point: model.PointId) -> None:

@@ -19,6 +19,7 @@ from rig.images import (
 from rig.loop import loop_device, mounted, run
 from rig.nbd import NbdClient
 from rig.pair import Pair
+from rig.until import until
 
 MIB = 1 << 20
 BLOCK = 4096
@@ -83,6 +84,32 @@ def test_a_scattered_hundredth_of_a_volume_costs_its_bytes_on_the_wire(tmp_path:
         )
 
 
+def test_the_first_point_tells_how_much_its_copy_brought(tmp_path: Path) -> None:
+    with Pair(tmp_path, size="64M") as pair, NbdClient(pair.exports()[0]) as client:
+        client.pwrite(b"a" * 3 * MIB, 5 * MIB)
+        pair.sync()
+        client.pwrite(b"b" * MIB, 5 * MIB)
+        pair.sync()
+        assert [point["bytes"] for point in pair.points()] == [MIB, 3 * MIB]
+
+
+def test_a_first_copy_that_was_cut_tells_all_that_it_brought(tmp_path: Path) -> None:
+    """What landed before the recovery site was killed counts, what was lost with it and sent again counts once."""
+    size = 192 * MIB
+    chance = random.Random(6)
+    with Pair(tmp_path, size=str(size)) as pair:
+        with NbdClient(pair.exports()[0]) as client:
+            for offset in range(0, size, MIB):
+                client.pwrite(chance.randbytes(MIB), offset)
+        command = pair.east.spawn("sync", pair.group)
+        journals = (pair.west.data / "volumes").glob
+        until(lambda: any(path.stat().st_size > 64 << 10 for path in journals("*/*.seed")), "a checkpoint is made", 60)
+        pair.west.restart()
+        assert pair.east.finished(command)["point"]["sequence"] == 1
+        assert "sync_interrupted" in [event["code"] for event in pair.east.events()]
+        assert [point["bytes"] for point in pair.points()] == [size]
+
+
 def test_blocks_written_with_what_they_held_are_not_sent(tmp_path: Path) -> None:
     with Pair(tmp_path, size="64M") as pair, NbdClient(pair.exports()[0]) as client:
         client.pwrite(b"a" * MIB, 0)
@@ -138,8 +165,6 @@ def test_only_the_points_to_keep_are_kept_and_the_newest_reads_right(tmp_path: P
 
 
 def _points_when(pair: Pair, count: int) -> list[dict[str, object]]:
-    from rig.until import until
-
     until(lambda: len(pair.points()) == count, f"{count} points are left")
     return pair.points()
 
