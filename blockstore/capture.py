@@ -12,17 +12,17 @@ switch was complete (`docs/formats.md`, 2.4).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from blockstore.blockset import RegionBits, runs_of, split_by_region
-from blockstore.disk import Disk, DiskFile
+from blockstore.disk import Disk
 from blockstore.errors import CaptureFailed, LeewardError
+from blockstore.prepared import Prepared
 from blockstore.steps import Step, Wait
-from blockstore.tracking.bitmap import Bitmap, LiveMap, memory_bitmap
+from blockstore.tracking.bitmap import LiveMap
 from blockstore.tracking.tracker import ChangeTracker
-from blockstore.units import BLOCK, BLOCKS_PER_REGION, align_up, regions_in
+from blockstore.units import BLOCK, BLOCKS_PER_REGION
 
 T = TypeVar("T")
 
@@ -59,35 +59,6 @@ class Doomed:
         """Do all of it. Blocking."""
         while self._removals:
             self._removals.pop()()
-
-
-@dataclass(slots=True, eq=False)
-class Prepared:
-    """What a capture needs before the switch: the next epoch's map, the capture file, two bitmaps in memory."""
-
-    fresh: LiveMap
-    file: DiskFile
-    done: Bitmap
-    kept: Bitmap
-
-    @classmethod
-    def make(cls, disk: Disk, path: str, fresh: LiveMap, size_bytes: int) -> Prepared:
-        """Blocking. Raises OSError."""
-        regions = regions_in(size_bytes)
-        file = disk.open(path, create=True)
-        disk.unlink(path)
-        try:
-            file.truncate(align_up(size_bytes))
-            return cls(fresh, file, memory_bitmap(disk, regions), memory_bitmap(disk, regions))
-        except BaseException:
-            file.close()
-            raise
-
-    def close(self) -> None:
-        """Blocking: the file may be large, and goes with its last descriptor."""
-        self.file.close()
-        self.done.close()
-        self.kept.close()
 
 
 class Capture:
@@ -128,7 +99,8 @@ class Capture:
     def blocks(self) -> int:
         """Blocks frozen at the switch; counted when first asked, for the switch has no time to."""
         if self._blocks < 0:
-            self._blocks = self._frozen.count()
+            theirs = self._parts.theirs
+            self._blocks = self._frozen.count() + theirs.count() - theirs.count_common(self._frozen)
         return self._blocks
 
     @property
@@ -138,22 +110,34 @@ class Capture:
 
     def bits(self, region: int) -> int:
         """The frozen blocks of a region, done or not; none once the capture has ended."""
-        return self._frozen.bits(region) if self._when_ended is not None else 0
+        return self._wanted(region) if self._when_ended is not None else 0
+
+    def theirs(self, region: int) -> int:
+        """Of these, the blocks that the receiver changed: it needs them, whatever is known of their content here."""
+        return self._parts.theirs.bits(region) if self._when_ended is not None else 0
+
+    def _wanted(self, region: int) -> int:
+        bits = self._frozen.bits(region)
+        return bits | self._parts.theirs.bits(region) if self._parts.theirs.touched[region] else bits
+
+    def _next_region(self, region: int) -> int:
+        found = [at for at in (self._frozen.next_region(region), self._parts.theirs.next_region(region)) if at >= 0]
+        return min(found, default=-1)
 
     def regions(self) -> Iterator[RegionBits]:
         """(region, blocks not done), ascending, lazily; ends early if the capture does."""
-        region = self._frozen.next_region(0)
+        region = self._next_region(0)
         while region >= 0 and self._when_ended is not None:
-            bits = self._frozen.bits(region) & ~self._parts.done.bits(region)
+            bits = self._wanted(region) & ~self._parts.done.bits(region)
             if bits:
                 yield region, bits
-            region = self._frozen.next_region(region + 1)
+            region = self._next_region(region + 1)
 
     def done(self, region: int, bits: int) -> None:
         """These blocks are durable at the receiver, or equal to the parent point: writes need not preserve them."""
         if self._when_ended is None:
             return
-        news = bits & self._frozen.bits(region) & ~self._parts.done.bits(region)
+        news = bits & self._wanted(region) & ~self._parts.done.bits(region)
         if news:
             self._parts.done.add(region, news)
             self._done_blocks += news.bit_count()
@@ -215,7 +199,8 @@ class Capture:
     # Writers
 
     def guards(self, region: int) -> bool:
-        return bool(self._frozen.touched[region]) and not self._free[region] and self._is_keeping
+        is_wanted = self._frozen.touched[region] or self._parts.theirs.touched[region]
+        return bool(is_wanted) and not self._free[region] and self._is_keeping
 
     def preserve(self, first: int, count: int) -> Wait | None:
         if count == 1 and self._keep_one(first):
@@ -235,6 +220,8 @@ class Capture:
             return True
         parts = self._parts
         left = self._frozen.bits_of[byte]
+        if parts.theirs.touched[region]:
+            left |= parts.theirs.bits_of[byte]
         if parts.done.touched[region]:
             left &= ~parts.done.bits_of[byte]
         if parts.kept.touched[region]:
@@ -319,7 +306,7 @@ class Capture:
         if not self._is_keeping:
             return 0
         parts = self._parts
-        return self._frozen.bits(region) & ~parts.done.bits(region) & ~parts.kept.bits(region)
+        return self._wanted(region) & ~parts.done.bits(region) & ~parts.kept.bits(region)
 
     def _look_if_free(self, region: int) -> None:
         if self._is_keeping and not self._needed(region):
@@ -377,23 +364,3 @@ class Capture:
 
 def _nothing() -> None:
     """What a plain read examines."""
-
-
-def prepare(
-    disk: Disk, folder: str, sync_id: bytes, tracker: ChangeTracker, live: LiveMap, size_bytes: int
-) -> Prepared:
-    """Everything that the switch must not wait for. Blocking. Raises OSError; then `live` is removed."""
-    try:
-        live.oldest = tracker.current.name.epoch
-        live.set_ready()
-        return Prepared.make(disk, f"{folder}/{sync_id.hex()}.capture", live, size_bytes)
-    except BaseException:
-        live.remove(disk)
-        raise
-
-
-def drop_prepared(disk: Disk, prepared: Iterable[Prepared]) -> None:
-    """Give up what was prepared and not used. Blocking."""
-    for parts in prepared:
-        parts.close()
-        parts.fresh.remove(disk)

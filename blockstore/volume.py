@@ -7,14 +7,15 @@ owner's loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from blockstore.blockset import BlockSet, RegionBits
-from blockstore.capture import Capture, Doomed, FrozenSurface, Prepared, drop_prepared, prepare
+from blockstore.capture import Capture, Doomed, FrozenSurface
 from blockstore.disk import Disk
 from blockstore.errors import CaptureFailed, LeewardError, StoreSizeChanged, VolumeFailed, WriteRefused
 from blockstore.hashes import HashTable
 from blockstore.layer import Surface
+from blockstore.prepared import Prepared, drop_prepared, prepare
 from blockstore.steps import Step, Wait
 from blockstore.stores.base import BlockStore
 from blockstore.stores.kinds import open_store
@@ -235,8 +236,11 @@ class Volume:
 
     # Captures
 
-    def prepare_capture(self, sync_id: bytes) -> None:
-        """Make what the next capture needs. Blocking. Raises VolumeFailed; OSError."""
+    def prepare_capture(self, sync_id: bytes, theirs: Iterable[RegionBits] = ()) -> None:
+        """Make what the next capture needs. Blocking. Raises VolumeFailed; OSError.
+
+        `theirs`: blocks that the receiver changed since the common point; they are captured too.
+        """
         self._check()
         tracker = self._open_tracker()
         self._doomed.bury()
@@ -247,7 +251,10 @@ class Volume:
         place = self._place
         fresh_name = LiveName(name.volume_id, name.owner, epoch, name.nonce)
         fresh = LiveMap.create(self._disk, place.live_folder, fresh_name, place.regions)
-        self._prepared.append(prepare(self._disk, place.folder, sync_id, tracker, fresh, place.size_bytes))
+        made = prepare(self._disk, place.folder, sync_id, tracker, fresh, place.size_bytes)
+        self._prepared.append(made)
+        for region, bits in theirs:
+            made.theirs.add(region, bits)
 
     def ready_to_freeze(self) -> None:
         """Raises VolumeFailed, CaptureFailed if `switch` cannot be called now."""

@@ -59,6 +59,32 @@ def test_a_frozen_block_reads_as_at_the_switch_after_a_write(volume: Volume) -> 
     assert bytes(buffer) == b"2" * BLOCK
 
 
+def test_blocks_that_the_receiver_changed_are_captured_and_never_become_dirty(volume: Volume) -> None:
+    write(volume, 7, OLD)
+    write(volume, 9, OLD)
+    volume.set_clean_everything()
+    write(volume, 8, OLD)
+    volume.prepare_capture(b"s" * 16, [(0, 1 << 7 | 1 << 8)])
+    (capture,) = freeze([volume])
+    assert (capture.blocks, list(capture.regions())) == (2, [(0, 1 << 7 | 1 << 8)])
+    assert capture.theirs(0) == 1 << 7 | 1 << 8
+    write(volume, 7, NEW)
+    write(volume, 9, NEW)
+    assert read(capture, 7) == OLD, "a write behind the switch must not leak into the point"
+    capture.done(0, 1 << 7)
+    assert list(capture.regions()) == [(0, 1 << 8)]
+    capture.abandon()
+    assert list(volume.dirty_regions()) == [(0, 1 << 7 | 1 << 8 | 1 << 9)]
+
+
+def test_an_abandoned_capture_leaves_nothing_of_the_receivers_changes(volume: Volume) -> None:
+    volume.prepare_capture(b"s" * 16, [(0, 1 << 7)])
+    (capture,) = freeze([volume])
+    assert capture.blocks == 1
+    capture.abandon()
+    assert volume.dirty_blocks == 0
+
+
 def test_a_partial_write_preserves_the_whole_block(volume: Volume) -> None:
     write(volume, 7, OLD)
     capture = capture_of(volume)
