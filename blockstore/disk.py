@@ -124,6 +124,10 @@ class DiskFile:
             return int(struct.unpack("Q", raw)[0])
         return status.st_size
 
+    def allocated_bytes(self) -> int:
+        """Bytes of the disk that the file takes; a sparse one takes less than its size."""
+        return self.status().st_blocks * 512
+
     def is_read_only(self) -> bool:
         """True for a device that is set read-only: it can be opened for writing all the same (BLKROGET)."""
         raw = fcntl.ioctl(self.fd, _BLKROGET, b"\0" * 4) if stat.S_ISBLK(os.fstat(self.fd).st_mode) else b"\0"

@@ -34,8 +34,8 @@ class Image:
     def __init__(self, base: BlockStore, layers: Sequence[Layer], size_bytes: int, hash_seed: int) -> None:
         self.size_bytes = size_bytes
         self.hash_seed = hash_seed
+        self.layers = tuple(layers)
         self._base = base
-        self._layers = tuple(layers)
         self._maps: dict[int, NDArray[np.uint64]] = {}
 
     def read_into(self, offset: int, buffer: memoryview) -> Wait | None:
@@ -55,7 +55,7 @@ class Image:
         for source, at, start, length in self._pieces(offset, len(buffer)):
             view = buffer[start : start + length]
             if source > 0:
-                got = self._layers[source - 1].file.read_into(view, at)
+                got = self.layers[source - 1].file.read_into(view, at)
                 assert got == length, "the records say how long a sealed layer is"
             elif source == 0:
                 self._base.read_into(view, at)
@@ -85,7 +85,7 @@ class Image:
         return all(region in self._maps or not self._has_layer(region) for region in regions)
 
     def _has_layer(self, region: int) -> bool:
-        return any(layer.has_region(region) for layer in self._layers)
+        return any(layer.has_region(region) for layer in self.layers)
 
     def _map(self, region: int) -> NDArray[np.uint64] | None:
         """The merged map of a region; None: all of it is in the base. Blocking when it is made."""
@@ -93,7 +93,7 @@ class Image:
         if found is not None or not self._has_layer(region):
             return found
         merged = np.zeros(BLOCKS_PER_REGION, np.uint64)
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self.layers):
             if layer.has_region(region):
                 slots = layer.slots(region)
                 has = slots != SLOT_ABSENT
@@ -121,7 +121,7 @@ class Image:
         source, at, start, length = piece
         view = buffer[start : start + length]
         if source > 0:
-            return self._layers[source - 1].file.read_cached(view, at)
+            return self.layers[source - 1].file.read_cached(view, at)
         if source == 0:
             return self._base.read_cached(view, at)
         view[:] = bytes(length)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from blockstore.blockset import runs_of
 from blockstore.image import INLINE_BYTES as INLINE_READ_BYTES
 from blockstore.image import Image
-from blockstore.layer import Allocation
+from blockstore.layer import Allocation, Layer
 from blockstore.overlay import Overlay
 from blockstore.steps import Step, Wait
 from blockstore.units import BLOCK, BLOCKS_PER_REGION, cover
@@ -35,6 +35,11 @@ class OverlayIO:
         """Block ranges (first, end) that the pool works on."""
         self._done: set[tuple[int, int]] = set()
         """Durable ranges that are zeros by now and wait for their flush."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of the image below, which must stay open."""
+        return self._image.layers
 
     # Writing
 

@@ -67,7 +67,10 @@ class SyncState(StrEnum):
 
 
 class SnapshotState(StrEnum):
+    """`resetting`: its overlays are named, and may not be there yet."""
+
     CREATING = "creating"
+    RESETTING = "resetting"
     READY = "ready"
     DELETING = "deleting"
 
@@ -222,7 +225,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A writable throw-away copy of a point; one live overlay a volume, in the group's order of volumes."""
+    """A writable throw-away copy of a point; one live overlay a volume, in the group's order of volumes.
+
+    It goes by itself at `expires_at`; None: it stays until it is deleted.
+    """
 
     id: SnapshotId
     group: GroupId
@@ -232,6 +238,7 @@ class Snapshot:
     layers: tuple[LayerId, ...]
     wwns: tuple[str, ...]
     created_at: datetime
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,12 +77,25 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotCreate:
-    """`point` is a point's id in hex, or None for the newest; `name` None: the daemon picks one."""
+    """`point` is a point's id in hex or its number, None the newest; `name` None: the daemon picks one.
+
+    `for_s`: seconds after which it goes by itself; None: it stays.
+    """
 
     kind: ClassVar[str] = "snapshot_create"
     group: str
     point: str | None = None
     name: str | None = None
+    for_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotReset:
+    """What was written to it is thrown away; it shows its point again."""
+
+    kind: ClassVar[str] = "snapshot_reset"
+    group: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,7 @@ Request = (
     | GroupRemove
     | Sync
     | SnapshotCreate
+    | SnapshotReset
     | SnapshotDelete
     | Promote
 )
@@ -125,6 +139,7 @@ REQUESTS: dict[str, type[Any]] = {
         GroupRemove,
         Sync,
         SnapshotCreate,
+        SnapshotReset,
         SnapshotDelete,
         Promote,
     )
@@ -201,6 +216,7 @@ class StatusDoc:
     site: SiteDoc
     peers: tuple[PeerDoc, ...]
     groups: tuple[GroupDoc, ...]
+    snapshots: tuple[SnapshotDoc, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +248,20 @@ class SnapshotVolumeDoc:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDoc:
+    """`bytes`: space that what was written to it takes. `expires_at`: when it goes by itself.
+
+    `state`: ready or failed; `reason` says why it is down.
+    """
+
     name: str
     group: str
     point: PointDoc
     volumes: tuple[SnapshotVolumeDoc, ...]
+    created_at: str = ""
+    expires_at: str | None = None
+    bytes: int = 0
+    state: str = "ready"
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +365,7 @@ OUTCOMES: dict[str, type[Any]] = {
     GroupRemove.kind: RemovedDoc,
     Sync.kind: SyncDoc,
     SnapshotCreate.kind: SnapshotDoc,
+    SnapshotReset.kind: SnapshotDoc,
     SnapshotDelete.kind: RemovedDoc,
     Promote.kind: GroupDoc,
 }

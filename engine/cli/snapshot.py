@@ -4,34 +4,61 @@ from __future__ import annotations
 
 import rich_click as click
 
-from engine.cli import output, views, words
+from engine.cli import output, quantities, views, words
 from engine.cli.call import Call, common, group_argument, names_of, no_wait
 from engine.cli.waiting import carry_out
-from engine.requests import RemovedDoc, SnapshotCreate, SnapshotDelete, SnapshotDoc
+from engine.requests import RemovedDoc, SnapshotCreate, SnapshotDelete, SnapshotDoc, SnapshotReset
 
 
 @click.group()
 def snapshot() -> None:
-    """Create, list and delete writable copies of recovery points."""
+    """Create, list, reset and delete writable copies of recovery points."""
 
 
 @snapshot.command("create")
 @group_argument
 @click.option(
-    "--point", metavar="ID", help="The recovery point to copy, as `leeward points` lists it.  [default: newest]"
+    "--point",
+    metavar="POINT",
+    help="The recovery point to copy, by its number or id as `leeward points` lists them.  [default: newest]",
 )
 @click.option("--name", metavar="NAME", help="Name of the snapshot.  [default: the daemon picks one]")
+@click.option(
+    "--for",
+    "for_s",
+    metavar="DURATION",
+    callback=quantities.typed(quantities.duration),
+    help="Delete it by itself after this long: 30m, 4h, 2d.  [default: it stays]",
+)
 @no_wait
 @common
-def create(call: Call, group: str, point: str | None, name: str | None, no_wait: bool) -> None:
-    """Export a writable copy of a recovery point while replication goes on."""
+def create(call: Call, group: str, point: str | None, name: str | None, for_s: int | None, no_wait: bool) -> None:
+    """Export a writable copy of a recovery point while replication goes on.
 
-    def tell(doc: SnapshotDoc) -> None:
-        output.line(f"Snapshot {doc.name} of {doc.group}, point {words.point(doc.point)}, can be written now:")
-        for volume in doc.volumes:
-            output.line(f"  {volume.name}  {volume.export}")
+    There may be several at once, of the same point or of different ones; each holds its point. With --for it goes by
+    itself, at the next start of the daemon if that is down when the time is over.
+    """
+    carry_out(call, SnapshotCreate(group, point, name, for_s), _tell, no_wait=no_wait)
 
-    carry_out(call, SnapshotCreate(group, point, name), tell, no_wait=no_wait)
+
+def _tell(doc: SnapshotDoc) -> None:
+    until = f", until {words.moment(doc.expires_at)}" if doc.expires_at else ""
+    output.line(f"Snapshot {doc.name} of {doc.group}, point {words.point(doc.point)}, can be written now{until}:")
+    for volume in doc.volumes:
+        output.line(f"  {volume.name}  {volume.export}")
+
+
+@snapshot.command("reset")
+@group_argument
+@click.argument("name", shell_complete=names_of("snapshots"))
+@no_wait
+@common
+def reset(call: Call, group: str, name: str, no_wait: bool) -> None:
+    """Throw away what was written to a snapshot: it shows its recovery point again.
+
+    Hosts that use it are disconnected first. Its name, its exports and the time until which it stays do not change.
+    """
+    carry_out(call, SnapshotReset(group, name), _tell, no_wait=no_wait)
 
 
 @snapshot.command("list")

@@ -91,11 +91,20 @@ def points(docs: tuple[PointDoc, ...]) -> None:
 
 def snapshots(docs: tuple[SnapshotDoc, ...]) -> None:
     rows = [
-        (doc.name, doc.group, words.point(doc.point), volume.name, volume.export)
+        (
+            doc.name,
+            doc.group,
+            words.point(doc.point),
+            words.size(doc.bytes),
+            words.moment(doc.expires_at),
+            volume.name,
+            doc.reason or volume.export,
+        )
         for doc in docs
         for volume in doc.volumes
     ]
-    output.table(("snapshot", "group", "point", "volume", "export"), rows, "There are no snapshots.")
+    columns = ("snapshot", "group", "point", "written", "until", "volume", "export")
+    output.table(columns, rows, "There are no snapshots.")
 
 
 def status(doc: StatusDoc) -> None:
@@ -104,6 +113,9 @@ def status(doc: StatusDoc) -> None:
     peers(doc.peers)
     output.line()
     groups(doc.groups)
+    if doc.snapshots:
+        output.line()
+        snapshots(doc.snapshots)
 
 
 def jobs(docs: tuple[JobDoc, ...]) -> None:

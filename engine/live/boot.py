@@ -13,7 +13,6 @@ from functools import partial
 
 from blockstore.errors import LeewardError
 from blockstore.layer import SealReceipt
-from blockstore.overlay import Overlay
 from blockstore.pack_read import SealedPack
 from engine import model
 from engine.errors import Interrupted
@@ -24,7 +23,7 @@ from engine.operations.context import Context
 from engine.operations.converge import converge
 from engine.operations.handles import GroupHandle, VolumeHandle
 from engine.operations.receive import open_pack
-from engine.records import groups, jobs, layers, points
+from engine.records import groups, jobs, layers
 from engine.records import volumes as volume_records
 from engine.requests import error_doc
 
@@ -56,7 +55,7 @@ async def open_group(ctx: Context, record: model.Group) -> GroupHandle:
         await staging.remove_dead(ctx, handle.volumes)
         await _open_layers(ctx, record, handle)
         await _open_tracking(ctx, record, handle)
-        await _open_snapshots(ctx, handle)
+        await snapshot.reopen(ctx, handle)
         await _finish_fold(ctx, record, handle)
         await converge(ctx, handle)
     except (LeewardError, OSError) as error:
@@ -128,31 +127,8 @@ async def _open_tops(ctx: Context, record: model.Group, handle: GroupHandle) -> 
         if top is None or volume.open is None:
             continue
         row = await ctx.database.read(partial(layers.get, layer=top))
-        overlay = await ctx.pool.call(open_overlay, ctx, volume, top)
+        overlay = await ctx.pool.call(snapshot.open_overlay, ctx, volume, top)
         await promote.bind_top(ctx, volume, model.require(row.builds_on), overlay)
-
-
-def open_overlay(ctx: Context, volume: VolumeHandle, layer: model.LayerId) -> Overlay:
-    """A recorded overlay of a volume. Blocking. Raises LayerDamaged, OSError."""
-    record = volume.record
-    return Overlay.open(
-        ctx.disk,
-        ctx.paths.layers(record.id),
-        layer_id=layer,
-        volume_id=record.id,
-        image_bytes=record.size_bytes,
-        live_folder=ctx.paths.live_folder(record.id),
-    )
-
-
-async def _open_snapshots(ctx: Context, handle: GroupHandle) -> None:
-    for record in await snapshot.finish_deletes(ctx, handle):
-        point = await ctx.database.read(partial(points.get, point=record.point))
-        overlays = [
-            await ctx.pool.call(open_overlay, ctx, volume, layer)
-            for volume, layer in zip(handle.volumes, record.layers, strict=True)
-        ]
-        handle.snapshots[record.name] = await snapshot.bind(ctx, handle, record, point, overlays)
 
 
 async def _finish_fold(ctx: Context, record: model.Group, handle: GroupHandle) -> None:

@@ -7,17 +7,20 @@ answered one message after the other. This module must never decide: the stories
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 
 from engine.link.peer_link import PeerLink
 from engine.live.jobs import Jobs, Running
-from engine.operations import contact, fold, receive
+from engine.operations import contact, fold, receive, snapshot
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle
 from engine.operations.refusals import as_leeward, refused
 from engine.operations.sync import sync
 from engine.requests import Sync
 from engine.wire.messages import Abort, Begin, Equal, Flush, Lineage, Message, Seal
+
+TIDY_EVERY_S = 1.0
 
 Heard = tuple[PeerLink, Message | None]
 """A message of the peer; None: the link ended."""
@@ -35,13 +38,15 @@ class RunningGroup:
         self._next: Running | None = None
         self._wake = asyncio.Event()
         self._fold_due = asyncio.Event()
+        self._tidy_due = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
-        """Start answering the peer, syncing what is asked, and folding what is due."""
-        for work in (self._answer(), self._sync_all(), self._fold_all()):
+        """Start answering the peer, syncing what is asked, folding what is due, and clearing away what is over."""
+        for work in (self._answer(), self._sync_all(), self._fold_all(), self._tidy_all()):
             self._tasks.append(asyncio.create_task(work, name=f"group {self.handle.name}"))
         self._fold_due.set()
+        self._tidy_due.set()
 
     async def close(self) -> None:
         """End the tasks; a sync that runs is cut, and runs again after the next start."""
@@ -129,3 +134,25 @@ class RunningGroup:
                 told = as_leeward(error)
                 text = f"Folding old points of {self.handle.name}: {told.message}"
                 self._ctx.report("error", told.code, text, group=self.handle.name, trace=error)
+
+    # --- snapshots that are over
+
+    def tidy(self) -> None:
+        """Files wait to be cleared away, and points may have lost a pin."""
+        self._tidy_due.set()
+
+    async def _tidy_all(self) -> None:
+        while True:
+            try:
+                await snapshot.expire(self._ctx, self.handle)
+                if self._tidy_due.is_set():
+                    self._tidy_due.clear()
+                    await snapshot.clear_away(self._ctx, self.handle)
+                    self._fold_due.set()
+            except Exception as error:
+                # Rows name what is left; it is tried again after the next deletion, and at the next start.
+                told = as_leeward(error)
+                text = f"Clearing away snapshots of {self.handle.name}: {told.message}"
+                self._ctx.report("error", told.code, text, group=self.handle.name, trace=error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._tidy_due.wait(), TIDY_EVERY_S)

@@ -30,6 +30,7 @@ from engine.requests import (
     SnapshotCreate,
     SnapshotDelete,
     SnapshotDoc,
+    SnapshotReset,
     Sync,
     VolumeAdd,
     VolumeDoc,
@@ -63,6 +64,7 @@ class Table:
             GroupCreate: self._group_create,
             GroupRemove: self._group_remove,
             SnapshotCreate: self._snapshot_create,
+            SnapshotReset: self._snapshot_reset,
             SnapshotDelete: self._snapshot_delete,
             Promote: self._promote,
         }
@@ -132,10 +134,19 @@ class Table:
             await converge(self._site.ctx, handle)
         return documents.snapshot_doc(self._site.ctx, handle, made)
 
+    async def _snapshot_reset(self, request: SnapshotReset, _: str) -> SnapshotDoc:
+        running = self._site.running(request.group)
+        async with running.handle.lock:
+            made = await snapshot.reset(self._site.ctx, running.handle, request)
+            await converge(self._site.ctx, running.handle)
+        running.tidy()
+        return documents.snapshot_doc(self._site.ctx, running.handle, made)
+
     async def _snapshot_delete(self, request: SnapshotDelete, _: str) -> RemovedDoc:
-        handle = self._site.running(request.group).handle
-        async with handle.lock:
-            await snapshot.delete(self._site.ctx, handle, request)
+        running = self._site.running(request.group)
+        async with running.handle.lock:
+            await snapshot.delete(self._site.ctx, running.handle, request)
+        running.tidy()
         return RemovedDoc(request.name)
 
     async def _promote(self, request: Promote, operation: str) -> GroupDoc:

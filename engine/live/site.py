@@ -165,7 +165,8 @@ class Site:
         """As Service.status."""
         shown = (await self.group(group),) if group is not None else await self.groups()
         site = SiteDoc(name=self.ctx.site.name, id=self.ctx.site.id.hex(), version=VERSION)
-        return StatusDoc(site=site, peers=await self.peers(), groups=shown)
+        snapshots = await self.snapshots(group)
+        return StatusDoc(site=site, peers=await self.peers(), groups=shown, snapshots=snapshots)
 
     async def groups(self) -> tuple[GroupDoc, ...]:
         return tuple([await self.group(name) for name in sorted(self.groups_by_name)])

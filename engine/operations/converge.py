@@ -23,7 +23,7 @@ async def converge(ctx: Context, handle: GroupHandle) -> None:
         else:
             await withdraw(ctx, volume)
     presented = {name for _, name in ctx.presenter.exports()}
-    for snapshot in handle.snapshots.values():
+    for snapshot in [snapshot for snapshot in handle.snapshots.values() if snapshot.views]:  # one without is down
         for volume, view in zip(handle.volumes, snapshot.views, strict=True):
             name = export_name(volume.name, snapshot.record.name)
             if name not in presented:

@@ -82,8 +82,14 @@ def _eta_s(ctx: Context, handle: GroupHandle) -> float | None:
 
 
 def snapshot_doc(ctx: Context, handle: GroupHandle, snapshot: SnapshotHandle) -> SnapshotDoc:
+    expires_at = snapshot.record.expires_at
     return SnapshotDoc(
         name=snapshot.record.name,
+        created_at=at_text(snapshot.record.created_at),
+        expires_at=None if expires_at is None else at_text(expires_at),
+        bytes=sum(overlay.data.allocated_bytes() for overlay in snapshot.overlays),
+        state="failed" if snapshot.failure else "ready",
+        reason=snapshot.failure,
         group=handle.name,
         point=point_doc(snapshot.point),
         volumes=tuple(
@@ -118,7 +124,7 @@ def export_docs(ctx: Context, handle: GroupHandle) -> list[ExportDoc]:
         for volume in handle.volumes
         if volume.writer is not None
     ]
-    for snapshot in handle.snapshots.values():
+    for snapshot in [snapshot for snapshot in handle.snapshots.values() if not snapshot.failure]:
         for volume, wwn in zip(handle.volumes, snapshot.record.wwns, strict=True):
             name = export_name(volume.name, snapshot.record.name)
             docs.append(_export_doc(ctx, handle, name, volume.name, wwn, "snapshot"))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from engine import model
 from engine.errors import BadValue, NameTaken, RefusedByState, UnknownName
 from engine.model import GroupId, Role
-from engine.operations import staging
+from engine.operations import snapshot, staging
 from engine.operations import volumes as volume_stories
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, VolumeHandle
@@ -100,7 +100,8 @@ async def remove(ctx: Context, handle: GroupHandle) -> None:
 
 
 async def check_removable(ctx: Context, handle: GroupHandle) -> None:
-    """Raises RefusedByState while snapshots of the group stand."""
+    """Raises RefusedByState while snapshots of the group stand. Deleted ones are cleared away first."""
+    await snapshot.clear_away(ctx, handle)
     if handle.snapshots:
         name = next(iter(handle.snapshots))
         raise RefusedByState(operation="group remove", group=handle.name, reason=f"it has snapshot {name}")

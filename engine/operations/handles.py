@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class VolumeHandle:
     """One volume of this site. `open` is None while it cannot be used; then `failure` says why.
 
-    `chain` are its sealed packs, oldest first. `retired` were folded and may still be read by an image that
-    was made before.
+    `chain` are its sealed packs, oldest first. `retired` were folded or merged and may still be read by an image
+    that was made before.
     """
 
     record: model.Volume
@@ -62,12 +62,16 @@ class VolumeHandle:
 
 @dataclass(slots=True, eq=False)
 class SnapshotHandle:
-    """The open overlays of a snapshot and what is exported of each, in the group's order of volumes."""
+    """The open overlays of a snapshot and what is exported of each, in the group's order of volumes.
+
+    `failure` says why it is down; then it has no views, and is there to be reset or deleted.
+    """
 
     record: model.Snapshot
     point: model.Point
     overlays: list[Overlay]
     views: list[OverlayIO]
+    failure: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -90,12 +90,18 @@ class Written:
                 where = "lost" if found in history or found == ZERO else "never written"
                 raise Violation(f"{what}: sector {sector} after {kind}: what was acknowledged is {where}")
 
+    def reset_maybe(self) -> None:
+        """All of it may be as it is below again; what was written counts as before until then."""
+        for block in self.blocks():
+            for sector in range(block * PER_BLOCK, (block + 1) * PER_BLOCK):
+                self.history.setdefault(sector, [self._below(sector)]).append(self._below(sector))
+
     def lost_power(self) -> None:
         """What was not flushed may be gone: from now on only what was flushed is promised."""
         self.replied = dict(self.flushed)
 
 
-TIGHTER = frozenset({"flushed", "adopted", "told", "visible", "gone", "role", "snapshot", "snapshot_gone"})
+TIGHTER = frozenset({"flushed", "adopted", "told", "visible", "gone", "role", "snapshot", "snapshot_gone", "was_reset"})
 """Notes that promise more than was promised before."""
 
 
@@ -222,3 +228,11 @@ class Model:
 
     def snapshot_gone(self, name: str) -> None:
         del self.snapshots[name]
+
+    def reset_maybe(self, surface: str) -> None:
+        self.written[surface].reset_maybe()
+
+    def was_reset(self, surface: str) -> None:
+        """Nothing of what was written is there."""
+        below = self.written[surface].below
+        self.written[surface] = Written({**dict.fromkeys(self.written[surface].blocks(), ZERO_BLOCK), **below})

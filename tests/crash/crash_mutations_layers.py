@@ -21,6 +21,7 @@ from blockstore.receiving import Receiving
 from blockstore.seed import SeedBase
 from blockstore.steps import Step
 from blockstore.units import BLOCK
+from engine.operations import snapshot as snapshot_story
 from engine.records import folds, incoming, layers, points, snapshots
 from engine.transfer.receiver import ReceiveSession
 
@@ -223,6 +224,18 @@ def pin_removed_first(patch: Patch) -> None:
     delete = snapshots.delete
     patch.setattr(snapshots, "deleting", mutant)
     patch.setattr(snapshots, "delete", later)
+
+
+def reset_unlinks_before_it_is_recorded(patch: Patch) -> None:
+    begin_anew = snapshot_story._begin_anew
+
+    async def mutant(ctx: Any, handle: Any, snapshot: Any) -> Any:
+        for volume, layer in zip(handle.volumes, snapshot.record.layers, strict=True):
+            folder, live = ctx.paths.layers(volume.record.id), ctx.paths.live_folder(volume.record.id)
+            await ctx.pool.call(Overlay.remove, ctx.disk, folder, layer, live)
+        return await begin_anew(ctx, handle, snapshot)
+
+    patch.setattr(snapshot_story, "_begin_anew", mutant)
 
 
 def presence_copied_after_the_sync(patch: Patch) -> None:

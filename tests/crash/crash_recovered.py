@@ -124,6 +124,8 @@ async def check_snapshots(site: Site, model: Model, kind: str) -> None:
             continue
         if handle.record.point != point or not points.get(site.records.conn, PointId(point)).pins:
             raise Violation(f"the point of snapshot {name} is not pinned")
+        if handle.failure:
+            raise Violation(f"snapshot {name} is down: {handle.failure}")
         for volume, view in zip(site.handle.volumes, handle.views, strict=True):
             read_surface(model, f"{volume.name}@{name}", view, kind)
 

@@ -33,7 +33,7 @@ from blockstore.stores.kinds import make_store
 from blockstore.units import BLOCK
 from engine.model import Role
 from engine.operations import fold, promote, receive, snapshot
-from engine.requests import Promote, SnapshotCreate, SnapshotDelete
+from engine.requests import Promote, SnapshotCreate, SnapshotDelete, SnapshotReset
 
 
 class Recovery(Script):
@@ -179,6 +179,7 @@ class Folded(Recovery):
         disk.note("snapshot_maybe", "kept", P1)
         await snapshot.delete(site.ctx, site.handle, SnapshotDelete(group="shop", name="kept"))
         disk.note("snapshot_gone", "kept")
+        await snapshot.clear_away(site.ctx, site.handle)
         await self.fold(site, P1, P2)
 
     async def fold(self, site: Site, *going: bytes) -> None:
@@ -190,7 +191,7 @@ class Folded(Recovery):
 
 
 class Snapshots(Recovery):
-    """Two snapshots are made, written, flushed and one of them deleted, while a sync is received."""
+    """Two snapshots are made, written and flushed while a sync is received; one is deleted, the other one reset."""
 
     name = "snapshot"
 
@@ -214,6 +215,13 @@ class Snapshots(Recovery):
         disk.note("snapshot_maybe", "two", P0)
         await snapshot.delete(site.ctx, site.handle, SnapshotDelete(group="shop", name="two"))
         disk.note("snapshot_gone", "two")
+        await snapshot.clear_away(site.ctx, site.handle)
+        disk.note("reset_maybe", "v0@one")
+        made = await snapshot.reset(site.ctx, site.handle, SnapshotReset(group="shop", name="one"))
+        disk.note("was_reset", "v0@one")
+        host = Host(site, "v0@one", made.views[0])
+        await asyncio.gather(host.block(0, 410), host.block(1024, 411), host.flush())
+        await snapshot.clear_away(site.ctx, site.handle)
 
     async def go_on(self, site: Site, model: Model) -> None:
         for name, handle in site.handle.snapshots.items():

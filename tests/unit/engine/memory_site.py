@@ -188,6 +188,8 @@ class MemorySite:
                 return self._promote(id, group, force)
             case ask.SnapshotCreate():
                 return self._snapshot(request)
+            case ask.SnapshotReset(group, name):
+                return self.snapshot_docs[group, name]
             case ask.SnapshotDelete(group, name):
                 del self.snapshot_docs[group, name]
                 return RemovedDoc(name)

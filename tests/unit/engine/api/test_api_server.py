@@ -101,7 +101,8 @@ def test_each_kind_of_request_arrives_whole_with_its_key(api: ApiThread, client:
         ask.GroupCreate("g", ("v", "w"), "p", 60, 3),
         ask.GroupRemove("g"),
         ask.Sync("g"),
-        ask.SnapshotCreate("g", "ab", "n"),
+        ask.SnapshotCreate("g", "ab", "n", 14400),
+        ask.SnapshotReset("g", "n"),
         ask.SnapshotDelete("g", "n"),
         ask.Promote("g", True),
     ]

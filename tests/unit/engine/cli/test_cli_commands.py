@@ -185,6 +185,11 @@ def test_a_snapshot_is_made_of_a_point_listed_and_deleted(api: ApiThread, with_g
     leeward("sync", "web")
     made = leeward("snapshot", "create", "web", "--point", "01" * 16, "--name", "try", "--json").json
     assert api.site.submitted[-1][0] == ask.SnapshotCreate("web", "01" * 16, "try")
+    leeward("snapshot", "create", "web", "--point", "1", "--for", "4h", "--name", "short")
+    assert api.site.submitted[-1][0] == ask.SnapshotCreate("web", "1", "short", 14400)
+    assert leeward("snapshot", "delete", "web", "short").status == 0
+    assert leeward("snapshot", "reset", "web", "try", "--json").json == made
+    assert api.site.submitted[-1][0] == ask.SnapshotReset("web", "try")
     assert (made["name"], made["group"]) == ("try", "web")
     assert [set(volume) for volume in made["volumes"]] == [{"name", "size", "export", "wwn"}] * 2
     assert leeward("snapshot", "list", "--json").json == [made]

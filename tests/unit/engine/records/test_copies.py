@@ -8,6 +8,7 @@ import pytest
 from records_build import (
     GROUP,
     NONCES,
+    NOW,
     VOLUMES,
     Records,
     add_group,
@@ -94,6 +95,41 @@ def test_a_snapshot_moves_one_way_only(records: Records) -> None:
     for step in (snapshots.ready, snapshots.deleting, snapshots.delete):
         with pytest.raises(Raced):
             records(step, made.id)
+
+
+def test_a_reset_puts_new_overlays_in_the_place_of_the_old_ones_at_once(records: Records) -> None:
+    point = records(receive)
+    made = records(snapshots.create, replace(snapshot(point), expires_at=NOW))
+    with pytest.raises(Raced):
+        records(snapshots.reset, made.id, [LayerId(fresh()) for _ in VOLUMES])  # its first files are not there yet
+    records(snapshots.ready, made.id)
+    new = tuple(LayerId(fresh()) for _ in VOLUMES)
+    records(snapshots.reset, made.id, new)
+    records.reopen()
+    after = records(snapshots.get, GROUP, "test")
+    assert after == replace(made, state=SnapshotState.RESETTING, layers=new)
+    assert {records(layers.get, layer).state for layer in made.layers} == {LayerState.DEAD}
+    assert {records(layers.get, layer).state for layer in new} == {LayerState.LIVE}
+    newer = tuple(LayerId(fresh()) for _ in VOLUMES)
+    records(snapshots.reset, made.id, newer)  # one that a crash cut is begun anew
+    records(snapshots.ready, made.id)
+    assert records(snapshots.get, GROUP, "test") == replace(made, state=SnapshotState.READY, layers=newer)
+    assert records(points.get, point.id).pins == 1
+    with pytest.raises(Raced):
+        records(snapshots.reset, made.id, newer[:1])
+    records(snapshots.deleting, made.id)
+    with pytest.raises(Raced):
+        records(snapshots.reset, made.id, new)
+
+
+def test_the_name_of_a_snapshot_is_free_as_soon_as_it_is_being_deleted(records: Records) -> None:
+    point = records(receive)
+    made = records(snapshots.create, snapshot(point))
+    records(snapshots.deleting, made.id)
+    again = records(snapshots.create, snapshot(point))
+    assert records(snapshots.get, GROUP, "test") == again
+    records(snapshots.delete, made.id)
+    assert records(pins.holders, point.id) == (pins.of_snapshot(again.id),)
 
 
 # Folds
