@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
-from blockstore.errors import LayerDamaged
+from blockstore.errors import LayerDamaged, LayerSpace
 from blockstore.layer import IncomingLayer, SealReceipt
 from blockstore.overlay import Overlay
 from blockstore.pack import OpenPack
+from blockstore.pack_file import SPACE
 from blockstore.seed import SeedBase, journal_path
 from blockstore.units import BLOCK
 from engine import model
@@ -163,8 +164,13 @@ def landed_bytes(receiving: Receiving, receipts: list[SealReceipt]) -> int:
 
 def _fill_hashes(volume: VolumeHandle, layer: SeedBase, point: model.PointId) -> None:
     hashes = volume.require_open().hashes
-    layer.apply_hashes(hashes)
-    hashes.bind(point)
+    try:
+        layer.apply_hashes(hashes)
+        hashes.bind(point)
+    except OSError as error:
+        if error.errno in SPACE:
+            raise LayerSpace(path=hashes.file.path) from error
+        raise
 
 
 async def forget_seeds(ctx: Context, handle: GroupHandle) -> None:

@@ -1,13 +1,17 @@
-"""Loop devices and the file systems on them, released however a test ends. Needs root.
+"""Loop devices and the file systems on them, small disks to be filled, released however a test ends. Needs root.
 
 with loop_device(image) as device, mounted(device, folder, read_only=True):
     ...
+with small_disk(folder, 64 << 20) as disk:
+    disk.leave(3 * 4096)    # so many bytes are free now
+    disk.make_room()
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -62,5 +66,42 @@ def mounted(device: Path, folder: Path, *, read_only: bool = False) -> Iterator[
     run("mount", *options, device, folder)
     try:
         yield folder
+    finally:
+        run("umount", folder)
+
+
+class SmallDisk:
+    """A tmpfs that a test fills to the page: what is free is what the next writers find."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._fillers: list[Path] = []
+
+    @property
+    def free_bytes(self) -> int:
+        status = os.statvfs(self._folder)
+        return status.f_bavail * status.f_frsize
+
+    def leave(self, free_bytes: int) -> None:
+        """Fill it until only `free_bytes`, a multiple of 4096, are left; it may have fewer already."""
+        filler = self._folder / f"filler{len(self._fillers)}"
+        self._fillers.append(filler)
+        with filler.open("wb") as file:
+            if self.free_bytes > free_bytes:
+                os.posix_fallocate(file.fileno(), 0, self.free_bytes - free_bytes)
+
+    def make_room(self) -> None:
+        """Remove what `leave` filled it with."""
+        while self._fillers:
+            self._fillers.pop().unlink()
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[SmallDisk]:
+    """A tmpfs of `size_bytes` at `folder`, which is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run("mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "tmpfs", folder)
+    try:
+        yield SmallDisk(folder)
     finally:
         run("umount", folder)
