@@ -3,6 +3,7 @@
 with Proxy(west.listen) as proxy:
     proxy.mute_after(SEAL)          # answers are swallowed once this message of the dialler went through
     ... proxy.has_muted ...
+    proxy.alter_next(SEAL, change)  # the next such message goes on as `change` returns it
     proxy.cut()                     # all connections end; later ones pass unharmed
 """
 
@@ -12,6 +13,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Callable
 
 SEAL = 40
 _PREFIX_BYTES = 32
@@ -26,6 +28,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._mute_at = 0
+        self._alter: tuple[int, Callable[[bytes], bytes]] | None = None
         self._muted = threading.Event()
         self._open: list[socket.socket] = []
         self.is_down = False
@@ -35,6 +38,10 @@ class Proxy:
     def mute_after(self, kind: int) -> None:
         """Swallow what the target says as soon as a message of type `kind` was forwarded to it."""
         self._mute_at = kind
+
+    def alter_next(self, kind: int, change: Callable[[bytes], bytes]) -> None:
+        """Forward `change(frame)` in place of the next message of type `kind`: prefix, header and payload."""
+        self._alter = kind, change
 
     @property
     def has_muted(self) -> bool:
@@ -76,7 +83,11 @@ class Proxy:
                 body = _exactly(source, header + payload)
                 if kind == self._mute_at:
                     self._muted.set()
-                target.sendall(prefix + body)
+                frame = prefix + body
+                if self._alter is not None and self._alter[0] == kind:
+                    (_, change), self._alter = self._alter, None
+                    frame = change(frame)
+                target.sendall(frame)
 
     def _back(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError), source, target:  # likewise

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from engine.wire.codec import decode_header, encode
+from engine.wire.limits import PREFIX_BYTES
+from engine.wire.messages import Seal
 from rig.daemon import CommandFailed, Daemon
 from rig.loop import loop_device, mounted, run
 from rig.nbd import NbdClient
@@ -105,6 +109,44 @@ def test_a_sync_given_up_after_seal_was_sent_does_not_forget_that_it_may_be_seal
         pair.wait_connected()
         assert pair.sync()["point"]["id"] == pair.points()[0]["id"]
         assert len(pair.points()) == 2
+        _is_in_step(pair)
+
+
+def _with_another_digest(frame: bytes) -> bytes:
+    """The SEAL of a sender that believes it sent something else: whole and well formed, and not what is held there."""
+    seal = decode_header(Seal, frame[PREFIX_BYTES:])
+    assert isinstance(seal, Seal)
+    wrong = [msgspec.structs.replace(volume, digest=bytes(16)) for volume in seal.volumes]
+    return encode(msgspec.structs.replace(seal, volumes=tuple(wrong)))
+
+
+def _files(pair: Pair, pattern: str) -> list[Path]:
+    return list((pair.west.data / "volumes").glob(pattern))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_does_not_match_its_seal_is_dropped_and_the_next_sync_sends_all_of_it(
+    tmp_path: Path, is_first: bool
+) -> None:
+    with pair_behind_proxy(tmp_path) as (pair, proxy):
+        if not is_first:
+            pair.sync()
+        with NbdClient(pair.exports()[0]) as client:
+            client.pwrite(os.urandom(2 * MIB), 3 * MIB)
+            expected = client.pread(16 * MIB, 0)
+        before = pair.points()
+        proxy.alter_next(SEAL, _with_another_digest)
+        error = pair.east.fails("sync", pair.group, status=4)
+        assert error["details"]["cause"] == "seal_mismatch"
+        assert error["remedy"]
+        assert pair.points() == before
+        assert not _files(pair, "*/layers/*.pack"), "nothing of it is built upon"
+        assert not _files(pair, "*/*.seed")
+        done = pair.sync()
+        assert done["bytes_sent"] == 2 * MIB, "from nothing, and all of it"
+        assert done["point"]["sequence"] == len(before) + 1
+        with pair.snapshot() as exports, NbdClient(exports[0]) as look:
+            assert look.pread(16 * MIB, 0) == expected
         _is_in_step(pair)
 
 
