@@ -7,6 +7,7 @@ layer.py                                   what the parts ask of each other: blo
 frame.py pack*.py receiving.py redo.py     layers that came over the wire: append-only files of frames
 seed.py                                    the first copy, straight into the base
 overlay.py overlay_io.py                   layers that hosts write
-image.py fold.py hashes.py                 reading newest wins; the oldest into the base; a hash for every block
+image.py fold.py                           reading newest wins; the oldest into the base
+hashes.py zero_pages.py holes.py           a hash for every block; as sparse as the volume; where a store has no data
 capture.py writer.py volume.py             one instant of many volumes; the write path; all of it opened
 """

@@ -1,13 +1,15 @@
 """HashTable: the hash of every block of a volume as of one point, in a paged file.
 
 0 is "unknown", and so is every entry of a page that is missing or fails its check: a lost hash costs a block on
-the wire, a stale one would lose a change. So the table names the point that it stands for, and names none
+the wire, a stale one would lose a change. A page of nothing but zero blocks is a bit (`zero_pages`), so that the table
+is as sparse as the volume. So the table names the point that it stands for, and names none
 while it is being changed (`docs/formats.md`, "Hashes"). Pages are read and written, never mapped; all calls but
 the look at `point` are blocking, and one thread changes the table at a time.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
@@ -16,8 +18,21 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from blockstore.disk import Disk, DiskFile
-from blockstore.frame import DATA, DISCARD, Extents, Hashes, clip_extents, parse_head, seed_check, spread, zero_hash
+from blockstore.frame import (
+    DATA,
+    DISCARD,
+    EXTENT,
+    ZERO,
+    Extents,
+    Hashes,
+    clip_extents,
+    parse_head,
+    seed_check,
+    spread,
+    zero_hash,
+)
 from blockstore.units import BLOCK, blocks_in
+from blockstore.zero_pages import ZeroPages
 
 NO_POINT = bytes(16)
 ENTRIES = 504
@@ -25,6 +40,7 @@ ENTRIES = 504
 FIRST_PAGE = 65536
 _PAGE_HEADER = 64
 _BATCH_PAGES = 256
+_MISSING = bytes(BLOCK)
 
 _MAGIC = b"LWHASH1\0"
 _VERSION = 1
@@ -46,6 +62,8 @@ class HashTable:
         self.reset = False
         """True if there was a file that could not be used: everything is unknown."""
         self._zero = zero_hash(hash_seed)
+        pages = -(-self.blocks // ENTRIES)
+        self._zero_pages = ZeroPages(file, FIRST_PAGE + pages * BLOCK, pages, volume_id)
 
     @classmethod
     def open(cls, disk: Disk, path: str, *, volume_id: bytes, hash_seed: int, size_bytes: int) -> HashTable:
@@ -55,6 +73,7 @@ class HashTable:
             file = disk.open(path)
             table = cls(file, volume_id, hash_seed, size_bytes)
             if table._read_header():
+                table._zero_pages.load()
                 return table
             file.close()
             disk.unlink(path)
@@ -102,6 +121,7 @@ class HashTable:
         """Every entry is unknown and no point named, durably. Raises OSError, StoreFlushFailed."""
         self.bind(NO_POINT)
         self.file.truncate(FIRST_PAGE)
+        self._zero_pages.clear()
         self.flush()
 
     def store_head(self, head: bytes | bytearray) -> None:
@@ -112,6 +132,9 @@ class HashTable:
     def apply(self, extents: Extents, hashes: Hashes) -> None:
         """Set what a frame says: data its hashes, zeros their hash, what was discarded unknown. Kept: nothing."""
         at = 0
+        extents = self._without_long_zeros(extents)
+        if not len(extents):
+            return
         pieces, region = clip_extents(extents)
         starts = np.flatnonzero(np.diff(region, prepend=-1)).tolist()
         for low, high in zip(starts, [*starts[1:], len(pieces)], strict=True):
@@ -127,8 +150,38 @@ class HashTable:
                     entries[blocks] = 0 if kind == DISCARD else self._zero
             self.store(base, entries)
 
+    def _without_long_zeros(self, extents: Extents) -> Extents:
+        """Set whole pages of zero blocks, and return the extents that are left: the ends of such runs are."""
+        long = (extents["kind"] == ZERO) & (extents["count"] >= 2 * ENTRIES)
+        if not long.any():
+            return extents
+        left: list[tuple[int, int, int]] = []
+        for (first, count, kind), is_long in zip(extents.tolist(), long.tolist(), strict=True):
+            if not is_long:
+                left.append((first, count, kind))
+                continue
+            end = first + count
+            low, high = -(-first // ENTRIES), -(-end // ENTRIES) if end == self.blocks else end // ENTRIES
+            self._store_zero_pages(low, high - low)
+            left += [(first, low * ENTRIES - first, kind)] if low * ENTRIES > first else []
+            left += [(high * ENTRIES, end - high * ENTRIES, kind)] if high * ENTRIES < end else []
+        return np.array(left, EXTENT)
+
+    def _store_zero_pages(self, page: int, count: int) -> None:
+        try:
+            self.file.punch(FIRST_PAGE + page * BLOCK, count * BLOCK)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            for at in range(page, page + count, _BATCH_PAGES):
+                pages = min(_BATCH_PAGES, page + count - at)
+                self.store(at * ENTRIES, np.full(pages * ENTRIES, self._zero, np.uint64))
+            return
+        self._zero_pages.add(page, count)
+
     def flush(self) -> None:
-        """What was stored is on the disk. Raises StoreFlushFailed."""
+        """What was stored is on the disk. Raises StoreFlushFailed, OSError."""
+        self._zero_pages.write()
         self.file.datasync()
 
     def bind(self, point: bytes) -> None:
@@ -169,7 +222,10 @@ class HashTable:
         self.file.read_into(raw, FIRST_PAGE + page * BLOCK)
         entries = np.frombuffer(raw, np.uint64).reshape(pages, BLOCK // 8)[:, _PAGE_HEADER // 8 :]
         for at in range(pages):
-            if not self._is_whole(raw[at * BLOCK : (at + 1) * BLOCK], page + at):
+            one = raw[at * BLOCK : (at + 1) * BLOCK]
+            if self._zero_pages.has(page + at) and bytes(one) == _MISSING:
+                entries[at] = self._zero
+            elif not self._is_whole(one, page + at):
                 entries[at] = 0
         return raw, entries
 
@@ -188,3 +244,4 @@ class HashTable:
             _PAGE.pack_into(one, 0, b"LWHP", _VERSION, 0, page + at, 0, self.volume_id, 0)
             struct.pack_into("<Q", one, _PAGE_CHECK_AT, xxh3_64_intdigest(one))
         self.file.write(raw, FIRST_PAGE + page * BLOCK)
+        self._zero_pages.remove(page, len(raw) // BLOCK)

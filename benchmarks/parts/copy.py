@@ -52,6 +52,8 @@ SYNC, VOLUME, OWNER, NO_POINT = b"s" * 16, b"v" * 16, b"o" * 16, bytes(16)
 class FileSource:
     """All of a file, or `blocks` scattered ones of it, as a ShipSource."""
 
+    knows_holes = False
+
     def __init__(self, pool: DiskPool, file: DiskFile, scatter: int) -> None:
         self._pool, self._file = pool, file
         regions = regions_in(file.size())
@@ -75,6 +77,9 @@ class FileSource:
             return examine()
 
         return await self._pool.call(work)
+
+    async def blank(self, regions: Sequence[RegionBits]) -> list[RegionBits]:
+        return []
 
     def known_hashes(self, runs: Sequence[Extent]) -> None:
         return None

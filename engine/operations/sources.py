@@ -16,6 +16,7 @@ import numpy as np
 
 from blockstore.blockset import RegionBits
 from blockstore.capture import Capture
+from blockstore.holes import blank_regions, read_data
 from blockstore.units import BLOCK, BLOCKS_PER_REGION, Extent, blocks_in, run_bits
 from blockstore.volume import Volume
 from engine.model import PointId
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 class DeltaSource:
     """The frozen blocks of one volume, compared with the hashes of the parent point where those are known."""
+
+    knows_holes = False
 
     def __init__(self, pool: DiskPool, volume: Volume, capture: Capture, parent: PointId | None) -> None:
         self._pool = pool
@@ -43,6 +46,10 @@ class DeltaSource:
         await whole(self._pool.over(step))
         return step.result  # type: ignore[return-value]  # a step that is over without error has its result
 
+    async def blank(self, regions: Sequence[RegionBits]) -> list[RegionBits]:
+        """None that is known: a frozen image has holes of its own."""
+        return []
+
     def known_hashes(self, runs: Sequence[Extent]) -> U64 | None:
         if not self._knows:
             return None
@@ -56,9 +63,14 @@ class DeltaSource:
 
 
 class SeedSource:
-    """Every block of one volume but those that are dirty again and the regions that the receiver has."""
+    """Every block of one volume but those that are dirty again and the regions that the receiver has.
 
-    def __init__(self, pool: DiskPool, volume: Volume, present: frozenset[int]) -> None:
+    `knows_holes`: what the store calls a hole is one (`blockstore.holes`). A hole is asked for when a read would be
+    made, and what is true of the read is true of it: a write that it missed has set its bit, so the delta has it.
+    """
+
+    def __init__(self, pool: DiskPool, volume: Volume, present: frozenset[int], *, knows_holes: bool) -> None:
+        self.knows_holes = knows_holes
         self._pool = pool
         self._volume = volume
         self._present = present
@@ -73,7 +85,24 @@ class SeedSource:
                     yield region, bits
 
     async def read_runs(self, runs: Sequence[Extent], buffer: memoryview, examine: Callable[[], T]) -> T:
-        return await whole(self._pool.call(partial(_read_and_examine, self._volume, runs, buffer, examine)))
+        return await whole(self._pool.call(partial(self._read, runs, buffer, examine)))
+
+    def _read(self, runs: Sequence[Extent], buffer: memoryview, examine: Callable[[], T]) -> T:
+        """In the pool."""
+        at, store = 0, self._volume.store
+        for first, count in runs:
+            part = buffer[at : at + count * BLOCK]
+            if self.knows_holes:
+                read_data(store, part, first * BLOCK)
+            else:
+                store.read_into(part, first * BLOCK)
+            at += count * BLOCK
+        return examine()
+
+    async def blank(self, regions: Sequence[RegionBits]) -> list[RegionBits]:
+        if not self.knows_holes:
+            return []
+        return await whole(self._pool.call(blank_regions, self._volume.store, regions))
 
     def known_hashes(self, runs: Sequence[Extent]) -> U64 | None:
         return None
@@ -86,18 +115,10 @@ class SeedSource:
 
 
 async def whole(work: Coroutine[Any, Any, T]) -> T:
-    """Await work that a thread does on a buffer; a cancelled caller gets away only when the thread is through."""
+    """Await work of a thread on a buffer or a file; a cancelled caller gets away only when the thread is through."""
     task = asyncio.create_task(work)
     await joined((task,))
     return task.result()
-
-
-def _read_and_examine(volume: Volume, runs: Sequence[Extent], buffer: memoryview, examine: Callable[[], T]) -> T:
-    at = 0
-    for first, count in runs:
-        volume.store.read_into(buffer[at : at + count * BLOCK], first * BLOCK)
-        at += count * BLOCK
-    return examine()
 
 
 class HashJournal:

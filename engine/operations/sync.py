@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
+from blockstore import holes
 from blockstore.units import BLOCK
 from engine import model
 from engine.decide.lineage import EXPLAINED, VerdictKind
@@ -150,7 +151,8 @@ async def _first_pass(at: Attempt, record: model.Group) -> None:
                 await at.ctx.pool.over(volume.set_clean_everything())
         at.progress.begin("first copy", sum(volume.size_bytes for volume in volumes))
         for index, volume in enumerate(volumes):
-            source = SeedSource(at.ctx.pool, volume, frozenset(ship.present(index)))
+            knows_holes = await at.ctx.pool.call(holes.knows_holes, at.ctx.disk, volume.store)
+            source = SeedSource(at.ctx.pool, volume, frozenset(ship.present(index)), knows_holes=knows_holes)
             await ship.volume(index, volume, source, HashJournal(volume))
         await ship.finish()
     finally:

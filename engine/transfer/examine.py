@@ -25,12 +25,13 @@ from blockstore.frame import (
     Hashes,
     build_head,
     hash_slices,
+    make_extents,
     region_rows,
     zero_blocks,
     zero_hash,
 )
 from blockstore.units import BLOCK, BLOCKS_PER_REGION, Extent, blocks_in
-from engine.decide.plan import Batch
+from engine.decide.plan import Batch, batches
 from engine.transfer.codecs import probe
 from engine.transfer.pipeline import Buffer
 from engine.transfer.source import U64
@@ -141,6 +142,16 @@ class Examiner:
         if not len(chosen):
             return Examined(None, None, [], [], equal, batch.blocks, 0, 0, 1.0)
         return self._frame(batch, buffer, chosen, numbers[chosen], zeros[chosen], hashes[chosen], regions, equal)
+
+    def blank(self, regions: Sequence[RegionBits]) -> Examined:
+        """What regions of nothing but zeros come to, for a receiver that holds nothing of an older sync."""
+        assert not self._reusable, "what the receiver holds is compared by digest"
+        if not regions:
+            return Examined(None, None, [], [], [], 0, 0, 0, 1.0)
+        (batch,) = batches(regions, len(regions) * BLOCKS_PER_REGION)
+        extents = make_extents([(first, count, ZERO) for first, count in batch.runs])
+        head = Head(extents, np.zeros(0, np.uint64))
+        return Examined(head, head, [], list(regions), [], batch.blocks, batch.blocks, 0, 1.0)
 
     def _hash(self, buffer: Buffer, zeros: NDArray[np.bool_]) -> Hashes:
         """The hash of every block; that of a zero block is known without looking."""

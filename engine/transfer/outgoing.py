@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from blockstore.blockset import RegionBits
 from blockstore.errors import BlockMismatch
+from blockstore.frame import MAX_FRAME_BLOCKS
 from blockstore.units import BLOCK, BLOCKS_PER_REGION
 from engine.decide.compression import PLAIN
 from engine.errors import WireDamaged
@@ -60,6 +61,8 @@ class OutgoingVolume:
         self.source = source
         self.examiner = examiner
         self.redo = redo
+        self.batch_blocks = MAX_FRAME_BLOCKS
+        """Blocks that are cut off at once; more than a frame holds are looked over for holes first."""
         self.is_void = False
         """True after a RETRY: the receiver drops what comes of this volume until FLUSH."""
         self._sent_before = sent_before

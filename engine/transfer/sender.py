@@ -20,14 +20,14 @@ from functools import partial
 from blockstore.blockset import RegionBits
 from blockstore.errors import BlockMismatch
 from blockstore.frame import BUFFER_BYTES, MAX_FRAME_BLOCKS
-from blockstore.units import BLOCK
+from blockstore.units import BLOCK, BLOCKS_PER_REGION
 from engine.clock import Clock
 from engine.decide.compression import PLAIN, Chooser
 from engine.decide.plan import Batch, batches
 from engine.errors import WireDamaged
 from engine.pool import DiskPool
 from engine.transfer.codecs import Piece, compact, pack
-from engine.transfer.examine import Examined, Examiner
+from engine.transfer.examine import MOST_REGIONS, Examined, Examiner
 from engine.transfer.outgoing import Outgoing, OutgoingVolume, Prepared, ShipCounts
 from engine.transfer.pipeline import Buffer, Buffers, Window, joined
 from engine.transfer.source import RedoLog, SendLink, ShipSource
@@ -39,6 +39,9 @@ READ_AHEAD = 2
 """Batches under way in the pool while another is being sent; the fourth buffer is filled while one is given back."""
 MOST_SEGMENTS = 64
 """Runs of blocks that are handed to the socket as they lie; more are moved together first."""
+
+SURVEY_BLOCKS = MOST_REGIONS * BLOCKS_PER_REGION
+"""Blocks that are looked over for holes at once: 4 GiB, which one frame of zeros can hold."""
 
 Feed = Iterator[tuple[OutgoingVolume, Batch]]
 
@@ -80,6 +83,8 @@ class Shipper:
         self._progress = progress
         self._volumes: dict[int, OutgoingVolume] = {}
         self._again: deque[tuple[OutgoingVolume, Batch]] = deque()
+        self._rest: deque[tuple[OutgoingVolume, Batch]] = deque()
+        """What is to be read of stretches that were looked over for holes."""
         self._carried: Outgoing | None = None
         self._flushed: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
@@ -113,7 +118,9 @@ class Shipper:
         volume = OutgoingVolume(volume_index, source, examiner, redo, sent_before or {})
         self._volumes[volume_index] = volume
         wanted = self._wanted(volume, present or {})
-        await self._run((volume, batch) for batch in batches(wanted, MAX_FRAME_BLOCKS))
+        if source.knows_holes and not reusable:
+            volume.batch_blocks = SURVEY_BLOCKS
+        await self._run((volume, batch) for batch in batches(wanted, volume.batch_blocks))
 
     async def finish(self) -> None:
         """Return when everything that was sent is durable at the receiver and was told to the sources.
@@ -213,7 +220,10 @@ class Shipper:
     def _fill(self, ready: deque[asyncio.Task[Prepared]], feed: Feed) -> None:
         while len(ready) < READ_AHEAD and self._buffers.free:
             is_again = bool(self._again)
-            item = self._again.popleft() if is_again else next(feed, None)
+            if is_again:
+                item: tuple[OutgoingVolume, Batch] | None = self._again.popleft()
+            else:
+                item = self._rest.popleft() if self._rest else next(feed, None)
             if item is None:
                 return
             buffer = self._buffers.take()
@@ -223,6 +233,8 @@ class Shipper:
     async def _prepare(self, volume: OutgoingVolume, batch: Batch, buffer: Buffer, is_again: bool) -> Prepared:
         """Read and examine a batch, pack its blocks if that pays. Gives the buffer back if it fails."""
         try:
+            if batch.blocks > MAX_FRAME_BLOCKS:
+                return await self._look_over(volume, batch, buffer, is_again)
             filled = buffer.view[: batch.blocks * BLOCK]
             examine = partial(volume.examiner.examine, batch, buffer)
             found = await volume.source.read_runs(batch.runs, filled, examine)
@@ -243,6 +255,19 @@ class Shipper:
         except BaseException:
             self._buffers.give(buffer)
             raise
+
+    async def _look_over(self, volume: OutgoingVolume, batch: Batch, buffer: Buffer, is_again: bool) -> Prepared:
+        """Settle the regions of a stretch that are holes, with a frame that says so; the rest is read as ever."""
+        # A region with gaps is read as well: many of them would make the head too long.
+        whole = [(region, bits) for region, bits in batch.regions if not bits & (bits + 1)]
+        blank = await volume.source.blank(whole)
+        found = volume.examiner.blank(blank)
+        frame = None if found.sent is None else Outgoing(volume, found.sent, found.sent, found.regions)
+        settled = {region for region, _ in blank}
+        rest = [(region, bits) for region, bits in batch.regions if region not in settled]
+        queue = self._again if is_again else self._rest
+        queue.extend((volume, part) for part in batches(rest, MAX_FRAME_BLOCKS))
+        return Prepared(volume, buffer, found, is_again, frame)
 
     def _pack(
         self, filled: memoryview, found: Examined, codec: str
@@ -333,6 +358,6 @@ class Shipper:
             self._flushed = None
         for volume in self._volumes.values():
             if volume.is_void:
-                self._again.extend((volume, batch) for batch in batches(volume.begin_again(), MAX_FRAME_BLOCKS))
+                self._again.extend((volume, batch) for batch in batches(volume.begin_again(), volume.batch_blocks))
             elif volume.unlanded():
                 raise WireDamaged(reason="frames were flushed, but are not durable")

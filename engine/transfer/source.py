@@ -24,6 +24,9 @@ U64 = NDArray[np.uint64]
 class ShipSource(Protocol):
     """The blocks of one volume that are to be shipped. Everything on the loop, but what is said to be blocking."""
 
+    knows_holes: bool
+    """True if it is worth asking `blank`, which goes before the read of many regions at once."""
+
     def regions(self) -> Iterator[RegionBits]:
         """(region, bits) of what is to be shipped, ascending; pulled a few at a time while the sync runs.
 
@@ -41,6 +44,13 @@ class ShipSource(Protocol):
         run already: one `preadv` each. The short last block of an image is padded with zeros.
         Two calls may be under way at once, each with its own buffer. When it is cancelled it must not return
         before no thread touches `buffer` any more. Raises OSError, CaptureFailed.
+        """
+
+    async def blank(self, regions: Sequence[RegionBits]) -> list[RegionBits]:
+        """Those of `regions` that hold nothing but zeros at this moment, known without reading them.
+
+        What is said of a read holds for this look. They are shipped as zeros, whatever the parent point holds there:
+        only for sources that know no hashes of it. Raises OSError.
         """
 
     def known_hashes(self, runs: Sequence[Extent]) -> U64 | None:

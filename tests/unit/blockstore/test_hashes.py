@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from random import Random
 
@@ -192,3 +193,123 @@ def test_forgetting_all_leaves_nothing_and_takes_the_space_back(live: Path) -> N
     assert (live / "hashes").stat().st_size <= FIRST_PAGE
     known.store(5, hashes(5, 1))
     assert (known.lookup(5, 1) == hashes(5, 1)).all()
+
+
+def long_zeros(first: int, count: int, kind: int = ZERO) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    return make_extents([(first, count, kind)])
+
+
+def test_long_runs_of_zeros_are_known_block_by_block_and_take_no_space(live: Path, seed: int) -> None:
+    random = Random(seed)
+    known, expected = table(live), zeros(40_001)
+    zero = zero_hash(SEED)
+    for number in range(150):
+        begin = random.randrange(40_001)
+        count = min(random.choice([1, ENTRIES, 3 * ENTRIES, 9000, 40_001]), 40_001 - begin)
+        if random.random() < 0.6:
+            known.apply(long_zeros(begin, count), hashes(0, 0))
+            expected[begin : begin + count] = zero
+        elif random.random() < 0.8:
+            part = hashes(number * 7919, min(count, 700))
+            known.apply(make_extents([(begin, len(part), DATA)]), part)
+            expected[begin : begin + len(part)] = part
+        else:
+            known.forget(begin, count)
+            expected[begin : begin + count] = 0
+        if random.random() < 0.2:
+            known.flush()
+            known.close()
+            known = table(live)
+        at = random.randrange(40_000)
+        assert (known.lookup(at, 1000)[: 40_001 - at] == expected[at : at + 1000]).all()
+    assert (known.lookup(0, 40_001) == expected).all()
+    known.apply(long_zeros(0, 40_001), hashes(0, 0))
+    known.bind(POINT)
+    assert set(known.lookup(0, 40_001, POINT).tolist()) == {zero}
+    assert (live / "hashes").stat().st_blocks * 512 <= 3 * BLOCK
+    known.forget_all()
+    assert not known.lookup(0, 40_001).any()
+    known.close()
+    assert not table(live).lookup(0, 40_001).any()
+
+
+def test_zeros_over_hashes_and_hashes_over_zeros_survive_a_power_cut_or_are_not_named(live: Path, seed: int) -> None:
+    for number in range(80):
+        root = live / str(number)
+        root.mkdir()
+        disk, random = BufferedPowerDisk(), Random(seed * 1000 + number)
+        known = table(root, disk)
+        known.apply(make_extents([(0, 6000, ZERO), (6000, 1000, DATA)]), hashes(0, 1000))
+        known.bind(POINT)
+        expected = {POINT: known.lookup(0, 20_000)}
+        syncs, stop = 0, random.randrange(7)
+
+        def count(_: str, stop: int = stop) -> None:
+            nonlocal syncs
+            syncs += 1
+            if syncs > stop:
+                raise KeyboardInterrupt
+
+        disk.hooks["sync"] = count
+        expected[OTHER] = expected[POINT].copy()
+        expected[OTHER][1000:2000] = hashes(5000, 1000)
+        expected[OTHER][4000:12_000] = zero_hash(SEED)
+        try:
+            known.bind(NO_POINT)
+            known.apply(make_extents([(1000, 1000, DATA), (4000, 8000, ZERO)]), hashes(5000, 1000))
+            if random.random() < 0.5:
+                known.flush()
+            known.bind(OTHER)
+        except KeyboardInterrupt:
+            pass
+        disk.hooks.clear()
+        (live / f"{number}-after").mkdir()
+        disk.cut_power(random, str(root), f"{live}/{number}-after")
+        found = table(live / f"{number}-after")
+        if found.point != NO_POINT:
+            assert (found.lookup(0, 20_000, found.point) == expected[found.point]).all()
+
+
+def test_a_flipped_byte_in_the_bits_of_zero_pages_makes_them_unknown(live: Path) -> None:
+    known = table(live)
+    known.apply(long_zeros(0, 20_000), hashes(0, 0))
+    known.store(3 * ENTRIES, hashes(0, ENTRIES))
+    known.bind(POINT)
+    expected = known.lookup(0, 20_000)
+    known.close()
+    whole = (live / "hashes").read_bytes()
+    bits = len(whole) - BLOCK
+    for at in [*range(bits, len(whole), 7), FIRST_PAGE + 5 * BLOCK + 9, FIRST_PAGE + 3 * BLOCK + 99]:
+        broken = bytearray(whole)
+        broken[at] ^= 1 << (at % 8)
+        (live / "hashes").write_bytes(broken)
+        found = table(live)
+        entries = found.lookup(0, 20_000)
+        assert (entries != expected).any()
+        assert not entries[entries != expected].any()
+        found.close()
+
+
+def test_a_page_that_a_disk_lost_is_unknown_though_it_was_of_zeros_once(live: Path) -> None:
+    known = table(live)
+    known.apply(long_zeros(0, 20_000), hashes(0, 0))
+    known.bind(POINT)
+    known.store(3 * ENTRIES + 5, hashes(0, 1))
+    known.bind(POINT)
+    known.file.punch(FIRST_PAGE + 3 * BLOCK, BLOCK)
+    assert not known.lookup(3 * ENTRIES, ENTRIES).any()
+    known.close()
+    assert not table(live).lookup(3 * ENTRIES, ENTRIES).any()
+
+
+def test_where_nothing_can_be_punched_zeros_are_written_out(live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    known = table(live)
+    monkeypatch.setattr(known.file, "punch", refuse)
+    known.apply(long_zeros(7, 39_000), hashes(0, 0))
+    assert not known.lookup(0, 7).any()
+    assert set(known.lookup(7, 39_000).tolist()) == {zero_hash(SEED)}
+    known.close()
+    assert set(table(live).lookup(7, 39_000).tolist()) == {zero_hash(SEED)}

@@ -266,3 +266,31 @@ async def test_the_whole_window_is_granted_back_when_all_has_landed(tmp_path: Pa
         granted = sum(message.bytes for message in ends.sender_sink.heard if isinstance(message, Grant))
         assert granted == len(ends.receiver_sink.frames) * BUFFER_BYTES
         assert ends.session._buffers.free == 8
+
+
+async def test_stretches_of_holes_travel_as_one_frame_and_are_not_read(tmp_path: Path) -> None:
+    image = bytearray(120 * REGION + 700)
+    size = len(image)
+    for region in (0, 40, 41, 100):
+        image[region * REGION + 5000 : region * REGION + 9000] = b"d" * 4000
+    async with connected(tmp_path) as ends:
+        source = ImageSource(ends.pool, image)
+        source.knows_holes = True
+        assert await ship_all(ends, source) == padded(image)
+        assert bits_of(source.has_landed) == source.blocks
+        assert ends.shipper.counts.blocks_changed == len(source.blocks)
+        assert ends.shipper.counts.blocks_zero == len(source.blocks) - 8
+        assert source.looks == [-(-size // REGION)]
+        assert sum(source.reads) <= 4 * BLOCKS_PER_REGION
+        assert ends.shipper.counts.frames <= 5
+
+
+async def test_a_region_with_gaps_is_read_and_never_looked_at(tmp_path: Path) -> None:
+    image = bytearray(4 * REGION)
+    blocks = everything(len(image))
+    gaps = BlockSet({**dict(blocks.regions()), 2: int("10" * (BLOCKS_PER_REGION // 2), 2)})
+    async with connected(tmp_path) as ends:
+        source = ImageSource(ends.pool, image, gaps)
+        source.knows_holes = True
+        assert await ship_all(ends, source) == image
+        assert (source.looks, source.reads) == ([3], [BLOCKS_PER_REGION // 2])

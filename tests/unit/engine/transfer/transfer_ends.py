@@ -17,7 +17,7 @@ from blockstore.layer import SLOT_ABSENT, SLOT_ZERO, IncomingLayer, SealReceipt
 from blockstore.pack import OpenPack
 from blockstore.pack_read import SealedPack
 from blockstore.redo import RedoPack
-from blockstore.units import BLOCK, BLOCKS_PER_REGION, Extent, blocks_in, regions_in, run_bits
+from blockstore.units import BLOCK, BLOCKS_PER_REGION, REGION, Extent, blocks_in, regions_in, run_bits
 from engine.clock import SystemClock
 from engine.link.transport import Transport
 from engine.pool import DiskPool
@@ -63,6 +63,8 @@ class ImageSource:
         parent: bytes | bytearray | None = None,
     ) -> None:
         self._pool = pool
+        self.knows_holes = False
+        self.looks: list[int] = []
         self.image = image
         self.blocks = blocks if blocks is not None else everything(len(image))
         self.parent = parent
@@ -89,6 +91,19 @@ class ImageSource:
         if self.after_read(buffer):
             found = await self._pool.call(examine)
         return found
+
+    async def blank(self, regions: Sequence[RegionBits]) -> list[RegionBits]:
+        """Every region that is zeros when it is looked at."""
+
+        def work() -> list[RegionBits]:
+            return [
+                (region, bits)
+                for region, bits in regions
+                if not any(self.image[region * REGION : (region + 1) * REGION])
+            ]
+
+        self.looks.append(len(regions))
+        return await self._pool.call(work)
 
     def known_hashes(self, runs: Sequence[Extent]) -> U64 | None:
         if self.parent is None:
