@@ -113,6 +113,7 @@ async def _start(folder: Path, stack: AsyncExitStack) -> Site:
     await boot(site)
     await links.start()
     stack.push_async_callback(links.close)
+    stack.push_async_callback(site.close)  # before the links: a sync that is cut runs again, one that loses them fails
     await peers.refresh(ctx)
     api = await serve_api(site, folder / "api.sock")
     stack.push_async_callback(api.close)

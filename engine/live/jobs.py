@@ -51,6 +51,8 @@ class Jobs:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._running: dict[str, Running] = {}
+        self._unrecorded: dict[str, model.Job] = {}
+        """Jobs that are over while their rows say otherwise: there was no space to record their ends."""
 
     def joined(self, key: str | None) -> Running | None:
         """The job under this key that is not over."""
@@ -120,6 +122,8 @@ class Jobs:
                 break
             except LeewardError as failure:
                 self._ctx.report("error", failure.code, f"The end of {job.record.kind} was not recorded: {failure}")
+        else:
+            self._unrecorded[job.record.id] = ended
         job.record = ended
         del self._running[job.record.id]
         job.notice()
@@ -129,7 +133,9 @@ class Jobs:
         running = self._running.get(id)
         if running is not None:
             return document(running.record, running)
-        record = await self._ctx.database.transact(lambda conn: jobs.find(conn, JobId(id)))
+        record = self._unrecorded.get(id)
+        if record is None:
+            record = await self._ctx.database.transact(lambda conn: jobs.find(conn, JobId(id)))
         if record is None:
             raise UnknownName(what="job", name=id)
         return document(record, None)
@@ -159,7 +165,8 @@ class Jobs:
     async def recent(self, limit: int = 100) -> tuple[JobDoc, ...]:
         """The newest jobs, newest first."""
         found = await self._ctx.database.transact(lambda conn: jobs.recent(conn, limit))
-        return tuple(document(record, self._running.get(record.id)) for record in found)
+        known = [self._unrecorded.get(record.id, record) for record in found]
+        return tuple(document(record, self._running.get(record.id)) for record in known)
 
 
 def document(record: model.Job, running: Running | None) -> JobDoc:
