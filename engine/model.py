@@ -6,7 +6,7 @@ Ids are 16 random bytes and never used twice; they are shown in hex. Times are a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NewType, TypeVar
@@ -16,6 +16,7 @@ from blockstore.units import StoreIdentity
 _T = TypeVar("_T")
 
 SiteId = NewType("SiteId", bytes)
+InvitationId = NewType("InvitationId", bytes)
 GroupId = NewType("GroupId", bytes)
 VolumeId = NewType("VolumeId", bytes)
 LayerId = NewType("LayerId", bytes)
@@ -97,6 +98,23 @@ class Peer:
     fingerprint: str
     plain: bool
     id: SiteId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An offer to one site that is not known yet to become the peer `peer`.
+
+    `key` proves its secret (wire/invitation.py), empty when it is over. `wrong` counts proofs that were none,
+    `used_by` is the fingerprint of the site that was let in.
+    """
+
+    id: InvitationId
+    peer: str
+    key: bytes = field(repr=False)
+    made_at: datetime
+    expires_at: datetime
+    wrong: int = 0
+    used_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from blockstore.errors import CATALOGUE, LeewardError
+from engine.pairing_requests import InvitationDoc, PeerInvite, PeerJoin
 
 # --- requests -----------------------------------------------------------------------------------------------
 
@@ -114,6 +115,8 @@ class Promote:
 
 Request = (
     PeerAdd
+    | PeerInvite
+    | PeerJoin
     | PeerRemove
     | VolumeAdd
     | VolumeRemove
@@ -131,6 +134,8 @@ REQUESTS: dict[str, type[Any]] = {
     cls.kind: cls
     for cls in (
         PeerAdd,
+        PeerInvite,
+        PeerJoin,
         PeerRemove,
         VolumeAdd,
         VolumeRemove,
@@ -357,6 +362,8 @@ class CatalogueEntryDoc:
 
 OUTCOMES: dict[str, type[Any]] = {
     PeerAdd.kind: PeerDoc,
+    PeerInvite.kind: InvitationDoc,
+    PeerJoin.kind: PeerDoc,
     PeerRemove.kind: RemovedDoc,
     VolumeAdd.kind: VolumeDoc,
     VolumeRemove.kind: RemovedDoc,

@@ -32,7 +32,7 @@ from engine.live.router import Router
 from engine.live.shutdown import stop_volumes
 from engine.live.site import Site
 from engine.live.upkeep import upkeep
-from engine.operations import peers
+from engine.operations import pairing, peers
 from engine.operations.context import Context, Paths
 from engine.pool import DiskPool
 from engine.records import site as site_records
@@ -111,6 +111,7 @@ async def _start(folder: Path, stack: AsyncExitStack) -> Site:
     stack.push_async_callback(nbd.close)
     stack.push_async_callback(site.close)
     await boot(site)
+    pairing.begin(ctx)
     await links.start()
     stack.push_async_callback(links.close)
     stack.push_async_callback(site.close)  # before the links: a sync that is cut runs again, one that loses them fails

@@ -61,7 +61,7 @@ def peers(docs: tuple[PeerDoc, ...]) -> None:
         for doc in docs
     ]
     columns = ("peer", "address", "link", "tls", "fingerprint")
-    output.table(columns, rows, "There are no peers; pair one with `leeward peer add`.")
+    output.table(columns, rows, "There are no peers; pair one with `leeward peer invite`.")
 
 
 def volumes(docs: tuple[VolumeDoc, ...]) -> None:

@@ -16,17 +16,25 @@ from engine.requests import OUTCOMES, JobDoc, Request
 Doc = TypeVar("Doc")
 
 
-def carry_out(call: Call, request: Request, tell: Callable[[Any], None], *, no_wait: bool = False) -> None:
+def carry_out(
+    call: Call,
+    request: Request,
+    tell: Callable[[Any], None],
+    *,
+    no_wait: bool = False,
+    complete: Callable[[Any], Any] = lambda doc: doc,
+) -> None:
     """Submits a request, waits for it, and shows its outcome: as JSON, or to people through `tell`.
 
-    `tell` gets the document that OUTCOMES names for the kind of the request. Raises LeewardError.
+    `tell` gets the document that OUTCOMES names for the kind of the request, after `complete` has put in what no
+    daemon may know. Raises LeewardError.
     """
     client = call.client()
     job = client.submit(request)
     if no_wait:
         _show_asked(call, job)
     else:
-        show_outcome(call, waited(call, job), tell)
+        show_outcome(call, waited(call, job), tell, complete)
 
 
 def waited(call: Call, job: JobDoc) -> JobDoc:
@@ -46,13 +54,15 @@ def waited(call: Call, job: JobDoc) -> JobDoc:
     raise RemoteError(job.error)
 
 
-def show_outcome(call: Call, job: JobDoc, tell: Callable[[Any], None]) -> None:
+def show_outcome(
+    call: Call, job: JobDoc, tell: Callable[[Any], None], complete: Callable[[Any], Any] = lambda doc: doc
+) -> None:
     """The outcome of a finished job."""
     from engine.api.replies import ReplyMalformed, document
     from engine.errors import DaemonForeign
 
     try:
-        outcome = document(OUTCOMES[job.kind], job.outcome)
+        outcome = complete(document(OUTCOMES[job.kind], job.outcome))
     except (KeyError, ReplyMalformed) as error:
         raise DaemonForeign(data=str(call.data), reason=f"outcome of {job.kind}: {error}") from error
     if call.as_json:

@@ -3,6 +3,7 @@
 command.py       the command line, and the daemon that it asks
 site.py          settings, data directory, records, ports
 link.py          peers, the link to them, the wire
+pairing.py       pairing by invitation
 exports.py       hosts and their requests
 operations.py    what was asked and cannot be done as things stand
 
@@ -55,6 +56,17 @@ from engine.errors.operations import (
     StoreLimitReached,
     UnknownName,
 )
+from engine.errors.pairing import (
+    AlreadyPaired,
+    InvitationClosed,
+    InvitationExpired,
+    InvitationNameTaken,
+    InvitationUnknown,
+    InvitationUsed,
+    InvitationWrong,
+    InviterUnreachable,
+    InviterWrong,
+)
 from engine.errors.site import (
     DataInUse,
     DataRefused,
@@ -76,6 +88,7 @@ __all__ = [
     "EXIT_REFUSED",
     "EXIT_UNREACHABLE",
     "EXIT_USAGE",
+    "AlreadyPaired",
     "BadValue",
     "CommandInterrupted",
     "DaemonForeign",
@@ -88,6 +101,14 @@ __all__ = [
     "HandshakeFailed",
     "IdentityUnreadable",
     "Interrupted",
+    "InvitationClosed",
+    "InvitationExpired",
+    "InvitationNameTaken",
+    "InvitationUnknown",
+    "InvitationUsed",
+    "InvitationWrong",
+    "InviterUnreachable",
+    "InviterWrong",
     "IoFailed",
     "LeewardError",
     "LinkCrossed",

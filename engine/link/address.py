@@ -39,6 +39,14 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
+def is_any(host: str) -> bool:
+    """Whether this host of an address to listen on stands for all of them, so that nobody can dial it."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def require_loopback(*hosts: str) -> None:
     """Both ends of a link without TLS are on this host. Raises PlainBeyondLoopback."""
     for host in hosts:

@@ -1,7 +1,8 @@
 """A connection before it is a link: it waits for the one message that says who the other end is.
 
 The judgement happens inside the call that delivers the message, so that no later byte can overtake it. This module
-must never read a second message: what follows belongs to the link that the judge has made of the connection.
+must never read a second message: what follows belongs to the link that the judge has made of the connection, or
+comes from somebody who still waits for an answer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from engine.link.transport import Transport
 from engine.wire.messages import Data, Hello, Message
 
 Judge = Callable[["Candidate", Message], None]
-"""Makes a link of the candidate's transport, or raises the LeewardError that the other end is told."""
+"""Makes a link of the candidate's transport, postpones the answer, or raises the LeewardError that the other end is
+told."""
 
 
 class Candidate:
@@ -27,6 +29,8 @@ class Candidate:
         """The HELLO that was sent from here, None before that."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._judge = judge
+        self._is_postponed = False
+        self._is_taken = False
 
     @property
     def fingerprint(self) -> str | None:
@@ -48,10 +52,24 @@ class Candidate:
         self.transport.abort(error)
         self._finish(error)
 
+    def postpone(self) -> None:
+        """For a judge: the answer takes a while, and there will be no link. `answer` or `refuse` ends it."""
+        self._is_postponed = True
+
+    def answer(self, message: Message) -> None:
+        """The last word on this connection: it is closed when that is delivered."""
+        self._finish(None)
+        self.transport.post(message)
+        self.transport.close()
+
+    def refuse(self, error: LeewardError) -> None:
+        """Tell the other end why, and close."""
+        self._finish(error)
+        self.transport.refuse(error)
+
     async def let_go(self) -> None:
         """Return when this is a link, or its socket is closed: at once, or after a refusal when that was delivered."""
-        is_link = self.done.done() and self.done.exception() is None
-        if is_link or not self.transport.is_connected:
+        if self._is_taken or not self.transport.is_connected:
             return
         if not self.done.done():
             self.transport.abandon()
@@ -67,11 +85,15 @@ class Candidate:
 
     def received(self, message: Message) -> None:
         try:
+            if self._is_postponed:
+                raise WireDamaged(reason=f"{type(message).__name__} came before the answer to the first message")
             self._judge(self, message)
         except LeewardError as error:
             self._finish(error)
             raise
-        self._finish(None)
+        if not self._is_postponed:
+            self._is_taken = True
+            self._finish(None)
 
     def ended(self, error: Exception | None) -> None:
         if isinstance(error, LeewardError):

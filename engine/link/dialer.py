@@ -22,10 +22,10 @@ from engine.errors import (
     PeerRefused,
     PlainBeyondLoopback,
 )
-from engine.link.address import require_loopback, split_address
 from engine.link.candidate import Candidate
+from engine.link.connecting import connect, secure
 from engine.link.peer_link import PeerLink
-from engine.link.sockets import discard, tune
+from engine.link.sockets import discard
 from engine.link.timing import Timing
 from engine.model import Peer
 from engine.wire.messages import Hello, Message
@@ -143,7 +143,7 @@ class Dialer:
         )
         try:
             async with asyncio.timeout(self._timing.attempt_s):
-                connection = await self._connect(peer)
+                connection = await connect(peer.address, self._timing, plain=peer.plain)
                 try:
                     await self._wrap(candidate, connection)
                 finally:
@@ -166,43 +166,12 @@ class Dialer:
             self._candidate = None
             await candidate.let_go()
 
-    async def _connect(self, peer: Peer) -> socket.socket:
-        """A TCP connection with the first address that answers. Raises OSError, PlainBeyondLoopback, BadValue."""
-        host, port = split_address(peer.address)
-        loop = asyncio.get_running_loop()
-        failure: OSError = OSError(f"{host} has no address")
-        for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            if peer.plain:
-                require_loopback(str(address[0]))
-            connection = socket.socket(family, kind, protocol)
-            try:
-                connection.setblocking(False)
-                tune(connection, self._timing.user_timeout_s)
-                await loop.sock_connect(connection, address)
-            except OSError as error:
-                connection.close()
-                failure = error
-            except BaseException:
-                connection.close()
-                raise
-            else:
-                return connection
-        raise failure
-
     async def _wrap(self, candidate: Candidate, connection: socket.socket) -> None:
         """Give the connection to the candidate, with TLS unless the peer is a plain one, and see who answers."""
-        loop = asyncio.get_running_loop()
         if self.peer.plain:
-            await loop.create_connection(lambda: candidate.transport, sock=connection)
+            await asyncio.get_running_loop().create_connection(lambda: candidate.transport, sock=connection)
             return
-        await loop.create_connection(
-            lambda: candidate.transport,
-            sock=connection,
-            ssl=self._home.client_tls,
-            server_hostname="",
-            ssl_handshake_timeout=self._timing.attempt_s,
-            ssl_shutdown_timeout=self._timing.linger_s,
-        )
+        await secure(candidate, connection, self._home.client_tls, self._timing)
         found = candidate.fingerprint or ""
         if found != self.peer.fingerprint:
             raise PeerFingerprintWrong(

@@ -27,13 +27,14 @@ from engine.link.complaints import Complaints
 from engine.link.dialer import Dialer
 from engine.link.identity import Identity
 from engine.link.listener import Listener
+from engine.link.pairing import Pairing
 from engine.link.peer_link import LinkHandler, PeerLink
 from engine.link.timing import Timing
 from engine.link.tls import client_context, server_context
 from engine.model import Peer, Site
 from engine.version import VERSION as SOFTWARE
 from engine.wire.hello import CODECS, FEATURES, VERSION, agree, expect_hello, gives_way
-from engine.wire.messages import Hello, Message
+from engine.wire.messages import Hello, Message, Pair
 
 __all__ = ["LinkHandler", "Links", "PeerLink", "Report"]
 
@@ -61,6 +62,7 @@ class Links:
         self.timing = timing or Timing()
         self.clock = clock
         self.client_tls = client_context(identity)
+        self.pairing = Pairing(self.client_tls, self.timing)
         self._site = site
         self._identity = identity
         self._handler = handler
@@ -92,10 +94,15 @@ class Links:
             link.close("this site shuts down")
         for name in self._waiters:
             self._disappoint(name)
-        await asyncio.gather(self._listener.close(), *(dialer.close() for dialer in dialers))
+        await asyncio.gather(self._listener.close(), self.pairing.close(), *(dialer.close() for dialer in dialers))
         await asyncio.gather(*(link.gone() for link in self._ending))
         for _ in range(_TURNS_TO_CLOSE):
             await asyncio.sleep(0)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of this site's certificate."""
+        return self._identity.fingerprint
 
     @property
     def port(self) -> int:
@@ -189,9 +196,14 @@ class Links:
 
     def accepted(self, candidate: Candidate, message: Message) -> None:
         """Someone who dialled says who he is. Raises PeerUnknown, PlainNotAgreed, LinkCrossed and the like."""
+        if isinstance(message, Pair):
+            self.pairing.accepted(candidate, message)
+            return
         theirs = expect_hello(message, candidate.address)
         found = candidate.fingerprint or theirs.fingerprint
         dialer = next((d for d in self._dialers.values() if d.peer.fingerprint == found), None)
+        if dialer is None and self.pairing.is_joining(found):
+            raise LinkCrossed(peer=self._site.name)  # it wrote us down before we did it: it dials again, and so do we
         if dialer is None or self._is_closed:
             raise PeerUnknown(address=candidate.address, site=theirs.site_name, fingerprint=found)
         if candidate.fingerprint is None and not dialer.peer.plain:

@@ -18,6 +18,7 @@ from engine.errors import IoFailed, LeewardError, UnknownName
 from engine.model import JobId, JobState
 from engine.operations.context import Context, Progress
 from engine.operations.documents import at_text
+from engine.pairing_requests import recorded
 from engine.records import jobs
 from engine.requests import ErrorDoc, JobDoc, ProgressDoc, Request, error_doc
 
@@ -65,7 +66,7 @@ class Jobs:
             key=key or "",
             kind=request.kind,
             group=group,
-            request=json.dumps(asdict(request)),
+            request=json.dumps(recorded(request)),
             state=JobState.QUEUED,
             outcome=None,
             error=None,

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import UnknownName
 from engine.live.group import RunningGroup
 from engine.model import Role
-from engine.operations import documents, groups, peers, promote, reopen, snapshot, volumes
+from engine.operations import documents, groups, pairing, peers, promote, reopen, snapshot, volumes
 from engine.operations.context import Progress
 from engine.operations.converge import converge, withdraw_all
+from engine.pairing_requests import InvitationDoc, PeerInvite, PeerJoin
 from engine.records import groups as group_records
 from engine.requests import (
     GroupCreate,
@@ -57,6 +58,8 @@ class Table:
         self._site = site
         self._rows: dict[type[Any], Callable[[Any, str], Awaitable[Any]]] = {
             PeerAdd: self._peer_add,
+            PeerInvite: self._peer_invite,
+            PeerJoin: self._peer_join,
             PeerRemove: self._peer_remove,
             VolumeAdd: self._volume_add,
             VolumeRemove: self._volume_remove,
@@ -79,6 +82,12 @@ class Table:
 
     async def _peer_add(self, request: PeerAdd, _: str) -> PeerDoc:
         return documents.peer_doc(self._site.ctx, await peers.add(self._site.ctx, request))
+
+    async def _peer_invite(self, request: PeerInvite, _: str) -> InvitationDoc:
+        return await pairing.invite(self._site.ctx, request)
+
+    async def _peer_join(self, request: PeerJoin, _: str) -> PeerDoc:
+        return documents.peer_doc(self._site.ctx, await pairing.join(self._site.ctx, request))
 
     async def _peer_remove(self, request: PeerRemove, _: str) -> RemovedDoc:
         await peers.remove(self._site.ctx, request.name)

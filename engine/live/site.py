@@ -22,6 +22,7 @@ from engine.operations import peers as peer_stories
 from engine.operations.context import Context
 from engine.operations.conversation import converse
 from engine.operations.handles import GroupHandle, VolumeHandle
+from engine.pairing_requests import recorded
 from engine.records import groups, peers, points
 from engine.requests import (
     EventDoc,
@@ -61,7 +62,7 @@ class Site:
         """As Service.submit."""
         asked = self._table.look_up(request)
         async with self._one_at_a_time:
-            key = key or json.dumps([request.kind, repr(request)])
+            key = key or json.dumps([request.kind, recorded(request)])
             joined = self._joined(request, key)
             if joined is not None:
                 return await self.jobs_here.doc(joined.record.id)

@@ -6,6 +6,7 @@ receive.py staging.py                        its recovery end
 contact.py announce.py conversation.py       what two sites tell each other of a group
 promote.py snapshot.py fold.py converge.py   recovery points made writable, copied, folded; records made real
 groups.py volumes.py reopen.py peers.py      what comes and goes
+pairing.py                                   two sites become peers by one invitation
 context.py handles.py                        what a story may touch, and what runs
 documents.py refusals.py                     values for clients and peers
 """

@@ -1,4 +1,4 @@
-"""Peers come and go: pairing by address and typed fingerprint. Takes effect at once.
+"""Peers come and go, by address and typed fingerprint; by invitation: `pairing.py`. Takes effect at once.
 
 This module must never wait for the peer.
 """

@@ -38,6 +38,12 @@ def find(conn: sqlite3.Connection, name: str) -> Peer | None:
     return None if row is None else _from(row)
 
 
+def with_fingerprint(conn: sqlite3.Connection, fingerprint: str) -> Peer | None:
+    """The peer that has this certificate; the first by name if an operator gave it several names."""
+    row = conn.execute(f"SELECT {_COLUMNS} FROM peer WHERE fingerprint = ? ORDER BY name", (fingerprint,)).fetchone()
+    return None if row is None else _from(row)
+
+
 def get(conn: sqlite3.Connection, name: str) -> Peer:
     """Raises UnknownName."""
     peer = find(conn, name)

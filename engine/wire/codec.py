@@ -18,7 +18,7 @@ from blockstore.units import BLOCK
 from engine.errors import WireDamaged, WireLimit
 from engine.wire import limits
 from engine.wire.frames import CHECKED_BYTES, Prefix, build_prefix, check_of, parse_prefix
-from engine.wire.messages import NUMBERS, TYPES, Data, Hello, Message, Refused, Resume, Retry
+from engine.wire.messages import NUMBERS, TYPES, Data, Hello, Message, Pair, Paired, Refused, Resume, Retry
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -26,9 +26,12 @@ Place = Callable[[Data, int], Sequence[memoryview]]
 """Where the payload of this DATA (that many bytes) belongs: writable views, filled one after another."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_BEFORE_HELLO: Final = (Hello, Refused, Pair, Paired)
 _HEADER_LIMITS: Final[dict[type[msgspec.Struct], int]] = {
     Hello: limits.HELLO_HEADER_BYTES,
     Refused: limits.HEADER_BYTES,
+    Pair: limits.HELLO_HEADER_BYTES,
+    Paired: limits.HELLO_HEADER_BYTES,
     Resume: limits.PRESENCE_HEADER_BYTES,
     Retry: limits.PRESENCE_HEADER_BYTES,
     Data: limits.DATA_HEADER_BYTES,
@@ -107,8 +110,8 @@ def decode_header(kind: type[msgspec.Struct], header: Buffer) -> Message:
 class Decoder:
     """One direction of one connection. Write bytes to `target()`, tell how many with `advance`, in turn.
 
-    Until `greeted` is set only HELLO and REFUSED are read: the sender may be a stranger. After an error the decoder
-    is of no further use.
+    Until `greeted` is set only HELLO, REFUSED, PAIR and PAIRED are read: the sender may be a stranger. After an error
+    the decoder is of no further use.
     """
 
     __slots__ = (
@@ -177,7 +180,7 @@ class Decoder:
     def _read_prefix(self) -> None:
         prefix = parse_prefix(self._prefix_bytes)
         kind = TYPES[prefix.type]
-        if not self.greeted and kind not in (Hello, Refused):
+        if not self.greeted and kind not in _BEFORE_HELLO:
             raise WireDamaged(reason=f"{kind.__name__} came before HELLO")
         limit = header_limit(kind) if self.greeted else limits.HELLO_HEADER_BYTES
         _within(f"a header of {kind.__name__}", prefix.header_bytes, limit)

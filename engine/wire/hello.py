@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.errors import HandshakeFailed, LeewardError, PeerRefused, ProtocolVersion, WireDamaged
-from engine.wire.messages import Hello, Message, Refused
+from engine.wire.messages import Hello, Message, Pair, Paired, Refused
 
 VERSION: Final = 1
 """The newest version of the protocol that is spoken here."""
@@ -56,6 +56,21 @@ def expect_hello(message: Message, peer: str) -> Hello:
         raise refusal(message, peer)
     if not isinstance(message, Hello):
         raise WireDamaged(reason=f"{type(message).__name__} came before HELLO")
+    return message
+
+
+def require_version(pair: Pair) -> None:
+    """Whether the site that wants to be paired can be talked to. Raises ProtocolVersion."""
+    if pair.version < OLDEST_VERSION:
+        raise ProtocolVersion(peer=pair.site_name, theirs=pair.version, ours=str(VERSION))
+
+
+def expect_paired(message: Message, peer: str) -> Paired:
+    """`message` as the PAIRED that it has to be. Raises PeerRefused, WireDamaged."""
+    if isinstance(message, Refused):
+        raise refusal(message, peer)
+    if not isinstance(message, Paired):
+        raise WireDamaged(reason=f"{type(message).__name__} came as the answer to PAIR")
     return message
 
 

@@ -16,6 +16,7 @@ from engine.wire import limits
 
 Id: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Proof: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS)]
 Text: TypeAlias = Annotated[str, Meta(max_length=limits.TEXT_CHARS)]
 Code: TypeAlias = Annotated[str, Meta(min_length=1, max_length=limits.CODE_CHARS)]
@@ -70,6 +71,29 @@ class Refused(Struct, frozen=True):
     message: Text
     remedy: Text
     details: Annotated[dict[Code, Text | int | float | bool | None], Meta(max_length=limits.WORDS)]
+
+
+class Pair(Struct, frozen=True):
+    """A stranger was invited (wire/invitation.py): the first and only message of its connection, over TLS.
+
+    `address` is where its daemon is to be dialled; `proof` that of the joiner, for the certificates of both ends.
+    """
+
+    version: Annotated[int, Meta(ge=1, le=0xFFFF)]
+    invitation: Id
+    site_id: Id
+    site_name: Name
+    address: Name
+    proof: Proof
+
+
+class Paired(Struct, frozen=True):
+    """The inviting site knows the other one from now on, durably. `proof` is that of the inviter."""
+
+    invitation: Id
+    site_id: Id
+    site_name: Name
+    proof: Proof
 
 
 class VolumeOffer(Struct, frozen=True):
@@ -250,6 +274,8 @@ Message: TypeAlias = (
     | Ping
     | Pong
     | Refused
+    | Pair
+    | Paired
     | GroupOffer
     | GroupAccepted
     | GroupWithdrawn
@@ -274,6 +300,8 @@ TYPES: Final[dict[int, type[Struct]]] = {
     2: Refused,
     3: Ping,
     4: Pong,
+    5: Pair,
+    6: Paired,
     16: GroupOffer,
     17: GroupAccepted,
     18: GroupWithdrawn,

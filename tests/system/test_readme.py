@@ -1,7 +1,7 @@
 """Every command of the README's real pair, run as it stands there, in its order.
 
 A block that follows `<!-- run: SITE -->` is run at that site. What differs from host to host is put in its place:
-data directories, addresses, fingerprints.
+data directories, addresses, and the token that the first site printed.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Hosts:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sites = {name: Daemon(folder / name, name) for name in SITES}
+        self.token = ""
         self.image = os.urandom(3 << 20) + bytes(1 << 20)
         (folder / "disk.img").write_bytes(self.image)
 
@@ -47,8 +48,8 @@ class Hosts:
         line = line.replace("127.0.0.1:10809", daemon.nbd).replace("0.0.0.0:7450", daemon.listen)
         line = line.replace("/var/lib/leeward", str(daemon.data))
         for name, other in self.sites.items():
-            line = line.replace(f"{name}.example:7450", other.listen).replace(f"SHA256:<{name}>", other.fingerprint)
-        return line
+            line = line.replace(f"{name}.example:7450", other.listen)
+        return line.replace("leeward1...", self.token)
 
     def run(self, site: str, line: str) -> str:
         """Run one line of the README at `site`; what it printed."""
@@ -68,10 +69,11 @@ class Hosts:
             ["sh", "-euc", line], capture_output=True, text=True, env=environment, cwd=self.folder, check=False
         )
         assert done.returncode == 0, f"{line!r} of the README ended with {done.returncode}: {done.stdout}{done.stderr}"
+        if line.startswith("leeward peer invite"):
+            found = re.search(r"leeward1[a-z2-7]+", done.stdout)
+            assert found, f"invite printed no token: {done.stdout}"
+            self.token = found.group()
         if line.startswith("leeward init"):
-            found = re.search(r"SHA256:[0-9a-f]{64}", done.stdout)
-            assert found, f"init printed no fingerprint: {done.stdout}"
-            daemon.fingerprint = found.group()
             daemon.configure(live_dir=str(daemon.live))
         return done.stdout
 

@@ -22,6 +22,7 @@ from engine import requests as ask
 from engine.api.client import Client
 from engine.api.replies import RemoteError
 from engine.errors import DaemonForeign, DaemonLost, DaemonUnreachable, LeewardError
+from engine.pairing_requests import PeerInvite, PeerJoin
 from engine.requests import REQUESTS, JobDoc
 
 
@@ -94,6 +95,8 @@ def test_every_question_is_answered_with_its_documents(client: Client) -> None:
 def test_each_kind_of_request_arrives_whole_with_its_key(api: ApiThread, client: Client) -> None:
     sent: list[Any] = [
         ask.PeerAdd("p", "127.0.0.1:1", "SHA256:00", True),
+        PeerInvite("p", "00" * 16, ("h:1",), 60),
+        PeerJoin("leeward1", "n", "h:1"),
         ask.PeerRemove("p"),
         ask.VolumeAdd("v", "/x", 10, True),
         ask.VolumeRemove("v"),

@@ -64,7 +64,7 @@ def test_a_peer_is_added_listed_and_removed(api: ApiThread, leeward: Leeward) ->
         "SHA256:ab",
     ]
     assert leeward("peer", "remove", "lagoon", "--json").json == {"removed": "lagoon"}
-    assert leeward("peer", "list").out == "There are no peers; pair one with `leeward peer add`.\n"
+    assert leeward("peer", "list").out == "There are no peers; pair one with `leeward peer invite`.\n"
 
 
 def test_a_volume_is_asked_for_with_an_absolute_store_and_its_size_in_bytes(

@@ -35,6 +35,8 @@ SAMPLES: list[m.Message] = [
     m.Refused(None, None, "unknown_peer", "Site paris is no peer here.", "Add it.", {"site": "paris", "limit": 4}),
     m.Ping(7),
     m.Pong(7),
+    m.Pair(1, id_of(12), id_of(13), "west", "west.example:7450", bytes(range(32))),
+    m.Paired(id_of(12), SITE, "berlin", bytes(range(32, 64))),
     m.GroupOffer(GROUP, "mail", 1, 24, 300, (m.VolumeOffer(VOLUME, "disk", 10 << 30, (1 << 64) - 1),)),
     m.GroupAccepted(GROUP, (VOLUME, OTHER_VOLUME)),
     m.GroupWithdrawn(GROUP),
