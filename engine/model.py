@@ -48,10 +48,14 @@ class LayerKind(StrEnum):
 
 
 class LayerState(StrEnum):
-    """`open`: being received. `live`: an overlay that takes writes. `folding`, `folded`: on its way into the base."""
+    """`open`: being received. `live`: an overlay that takes writes. `folding`, `folded`: on its way into the base.
+
+    `building`: made from others that it replaces when it is whole.
+    """
 
     OPEN = "open"
     LIVE = "live"
+    BUILDING = "building"
     SEALED = "sealed"
     FOLDING = "folding"
     FOLDED = "folded"

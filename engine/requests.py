@@ -8,7 +8,7 @@ seconds, times RFC 3339 UTC strings. This module must never import anything outs
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from blockstore.errors import CATALOGUE, LeewardError
 from engine.pairing_requests import InvitationDoc, PeerInvite, PeerJoin
@@ -62,6 +62,17 @@ class GroupCreate:
     peer: str
     rpo_s: int | None = None
     keep: int = 24
+    retain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSet:
+    """What of the group's retention is to be another from now on; None: as it is. `retain` empty: no schedule."""
+
+    kind: ClassVar[str] = "group_set"
+    group: str
+    keep: int | None = None
+    retain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,7 @@ Request = (
     | VolumeRemove
     | VolumeReopen
     | GroupCreate
+    | GroupSet
     | GroupRemove
     | Sync
     | SnapshotCreate
@@ -130,25 +142,7 @@ Request = (
     | Promote
 )
 
-REQUESTS: dict[str, type[Any]] = {
-    cls.kind: cls
-    for cls in (
-        PeerAdd,
-        PeerInvite,
-        PeerJoin,
-        PeerRemove,
-        VolumeAdd,
-        VolumeRemove,
-        VolumeReopen,
-        GroupCreate,
-        GroupRemove,
-        Sync,
-        SnapshotCreate,
-        SnapshotReset,
-        SnapshotDelete,
-        Promote,
-    )
-}
+REQUESTS: dict[str, type[Any]] = {cls.kind: cls for cls in get_args(Request)}
 
 # --- documents ----------------------------------------------------------------------------------------------
 
@@ -187,17 +181,21 @@ class VolumeDoc:
 
 @dataclass(frozen=True, slots=True)
 class PointDoc:
+    """`bytes`: of the blocks that its sync changed. `space_bytes`, in lists: what its layers take here."""
+
     id: str
     sequence: int
     captured_at: str
     sealed_at: str
     bytes: int
     pinned: bool
+    space_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDoc:
-    """`state`: unseeded, seeding, ok, syncing, paused, split or failed; `reason` says why in words."""
+    """`state`: unseeded, seeding, ok, syncing, paused, split or failed; `reason` says why in words.
+    `keep` and `retain`: which points stay here; `points` and `points_bytes`: how many there are, and their space."""
 
     name: str
     id: str
@@ -214,6 +212,10 @@ class GroupDoc:
     volumes: tuple[VolumeDoc, ...]
     operation: str | None = None
     point: PointDoc | None = None
+    keep: int = 0
+    retain: str = ""
+    points: int = 0
+    points_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +255,7 @@ class SnapshotVolumeDoc:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDoc:
-    """`bytes`: space that what was written to it takes. `expires_at`: when it goes by itself.
-
-    `state`: ready or failed; `reason` says why it is down.
-    """
+    """`bytes`: space of what was written to it. `expires_at`: when it goes. `state`: ready or failed, for `reason`."""
 
     name: str
     group: str
@@ -369,6 +368,7 @@ OUTCOMES: dict[str, type[Any]] = {
     VolumeRemove.kind: RemovedDoc,
     VolumeReopen.kind: VolumeDoc,
     GroupCreate.kind: GroupDoc,
+    GroupSet.kind: GroupDoc,
     GroupRemove.kind: RemovedDoc,
     Sync.kind: SyncDoc,
     SnapshotCreate.kind: SnapshotDoc,

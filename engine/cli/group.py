@@ -7,12 +7,18 @@ import rich_click as click
 from engine.cli import output, quantities, views
 from engine.cli.call import Call, common, group_argument, names_of, no_wait
 from engine.cli.waiting import carry_out
-from engine.requests import GroupCreate, GroupDoc, GroupRemove, RemovedDoc
+from engine.requests import GroupCreate, GroupDoc, GroupRemove, GroupSet, RemovedDoc
+
+KEEP = "Recovery points to keep whatever their age: the newest N."
+RETAIN = (
+    "Points to keep beside them, by age: all:1h,hourly:1d,daily:30d keeps every point for an hour, the first of each"
+    " hour for a day and the first of each day for 30 days; weekly is there too."
+)
 
 
 @click.group()
 def group() -> None:
-    """Create, list, show and remove groups."""
+    """Create, list, show, change and remove groups."""
 
 
 @group.command("create")
@@ -39,13 +45,12 @@ def group() -> None:
     callback=quantities.typed(quantities.duration),
     help="Sync by itself, so that no more than this is lost: 30s, 5m, 1h.",
 )
-@click.option(
-    "--keep", type=click.IntRange(min=1), metavar="N", default=24, show_default=True, help="Recovery points to keep."
-)
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", default=24, show_default=True, help=KEEP)
+@click.option("--retain", metavar="SCHEDULE", default="", help=RETAIN)
 @no_wait
 @common
 def create(
-    call: Call, name: str, volumes: tuple[str, ...], peer: str, rpo: int | None, keep: int, no_wait: bool
+    call: Call, name: str, volumes: tuple[str, ...], peer: str, rpo: int | None, keep: int, retain: str, no_wait: bool
 ) -> None:
     """Protect volumes together: said once, at the protected site; the peer makes its side by itself."""
 
@@ -54,7 +59,7 @@ def create(
         output.line()
         views.group(doc)
 
-    carry_out(call, GroupCreate(name, volumes, peer, rpo, keep), tell, no_wait=no_wait)
+    carry_out(call, GroupCreate(name, volumes, peer, rpo, keep, retain), tell, no_wait=no_wait)
 
 
 @group.command("list")
@@ -78,6 +83,26 @@ def show(call: Call, group: str) -> None:
         output.document(doc)
     else:
         views.group(doc)
+
+
+@group.command("set")
+@group_argument
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help=KEEP)
+@click.option("--retain", metavar="SCHEDULE", help=f"{RETAIN} Empty: by --keep alone.")
+@no_wait
+@common
+def set_(call: Call, group: str, keep: int | None, retain: str | None, no_wait: bool) -> None:
+    """Change which recovery points stay at this site.
+
+    Say it where the points are, at the recovery site; what may go is then dropped in the background. The newest point,
+    and a point that a snapshot holds, always stay.
+    """
+
+    def tell(doc: GroupDoc) -> None:
+        beside = f", and {doc.retain}" if doc.retain else ""
+        output.line(f"Group {doc.name} keeps the newest {doc.keep} points{beside}.")
+
+    carry_out(call, GroupSet(group, keep, retain), tell, no_wait=no_wait)
 
 
 @group.command("remove")

@@ -25,6 +25,8 @@ def group(doc: GroupDoc) -> None:
             ("backlog", words.size(doc.backlog_bytes)),
             ("caught up in", words.duration(doc.eta_s)),
             ("last point", words.point(doc.last_point)),
+            ("points", f"{doc.points}, {words.size(doc.points_bytes)}"),
+            ("kept", f"the newest {doc.keep}" + (f", and {doc.retain}" if doc.retain else "")),
         ]
     )
     output.line()
@@ -41,11 +43,12 @@ def groups(docs: tuple[GroupDoc, ...]) -> None:
             words.duration(doc.lag_s),
             words.size(doc.backlog_bytes),
             words.point(doc.last_point),
+            f"{doc.points}, {words.size(doc.points_bytes)}",
             doc.reason,
         )
         for doc in docs
     ]
-    columns = ("group", "role", "state", "peer", "lag", "backlog", "last point", "reason")
+    columns = ("group", "role", "state", "peer", "lag", "backlog", "last point", "points", "reason")
     output.table(columns, rows, "There are no groups; make one with `leeward group create`.")
 
 
@@ -81,11 +84,12 @@ def points(docs: tuple[PointDoc, ...]) -> None:
             words.moment(doc.captured_at),
             words.moment(doc.sealed_at),
             words.size(doc.bytes),
+            words.size(doc.space_bytes),
             words.yes(doc.pinned),
         )
         for doc in docs
     ]
-    columns = ("point", "id", "captured", "sealed", "size", "pinned")
+    columns = ("point", "id", "captured", "sealed", "changed", "space", "pinned")
     output.table(columns, rows, "There are no recovery points yet; make one with `leeward sync`.")
 
 

@@ -2,5 +2,5 @@
 
 lineage.py      two standings -> verdict      roles.py    request x role -> legal, already, refused
 plan.py         changed regions -> batches    compression.py  sizes and times -> codec
-status.py       what a state is called, lag
+status.py       what a state is called, lag   retention.py    points, count, schedule -> which points go
 """

@@ -18,7 +18,7 @@ from engine import model
 from engine.errors import Interrupted
 from engine.live.site import Site
 from engine.model import LayerState, Role, SyncState
-from engine.operations import capture, fold, promote, snapshot, staging, volumes
+from engine.operations import capture, fold, promote, retention, snapshot, staging, volumes
 from engine.operations.context import Context
 from engine.operations.converge import converge
 from engine.operations.handles import GroupHandle, VolumeHandle
@@ -52,7 +52,7 @@ async def open_group(ctx: Context, record: model.Group) -> GroupHandle:
     try:
         if record.role is Role.RECOVERY:
             await promote.take_back(ctx, handle)
-        await staging.remove_dead(ctx, handle.volumes)
+        await retention.give_up(ctx, handle)
         await _open_layers(ctx, record, handle)
         await _open_tracking(ctx, record, handle)
         await snapshot.reopen(ctx, handle)

@@ -12,7 +12,7 @@ from functools import partial
 
 from engine.link.peer_link import PeerLink
 from engine.live.jobs import Jobs, Running
-from engine.operations import contact, fold, receive, snapshot
+from engine.operations import contact, receive, retention, snapshot
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle
 from engine.operations.refusals import as_leeward, refused
@@ -121,18 +121,22 @@ class RunningGroup:
         elif isinstance(message, Abort):
             await receive.end_session(ctx, handle)
 
-    # --- folding
+    # --- retention
+
+    def retain(self) -> None:
+        """What stays was asked for anew, or a pin went."""
+        self._fold_due.set()
 
     async def _fold_all(self) -> None:
         while True:
             await self._fold_due.wait()
             self._fold_due.clear()
             try:
-                await fold.fold_due(self._ctx, self.handle)
+                await retention.retain(self._ctx, self.handle)
             except Exception as error:
-                # Points stay and syncs go on; the fold is tried again after the next seal.
+                # Points and layers stay and syncs go on; it is tried again after the next seal.
                 told = as_leeward(error)
-                text = f"Folding old points of {self.handle.name}: {told.message}"
+                text = f"Letting old points of {self.handle.name} go: {told.message}"
                 self._ctx.report("error", told.code, text, group=self.handle.name, trace=error)
 
     # --- snapshots that are over

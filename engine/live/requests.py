@@ -22,6 +22,7 @@ from engine.requests import (
     GroupCreate,
     GroupDoc,
     GroupRemove,
+    GroupSet,
     PeerAdd,
     PeerDoc,
     PeerRemove,
@@ -65,6 +66,7 @@ class Table:
             VolumeRemove: self._volume_remove,
             VolumeReopen: self._volume_reopen,
             GroupCreate: self._group_create,
+            GroupSet: self._group_set,
             GroupRemove: self._group_remove,
             SnapshotCreate: self._snapshot_create,
             SnapshotReset: self._snapshot_reset,
@@ -126,6 +128,13 @@ class Table:
         if link is not None:
             self._site.linked(link)
         return await self._site.group(request.name, operation)
+
+    async def _group_set(self, request: GroupSet, _: str) -> GroupDoc:
+        running = self._site.running(request.group)
+        async with running.handle.lock:
+            await groups.set_retention(self._site.ctx, running.handle, request)
+        running.retain()
+        return await self._site.group(request.group)
 
     async def _group_remove(self, request: GroupRemove, _: str) -> RemovedDoc:
         running = self._site.running(request.group)

@@ -23,7 +23,7 @@ from engine.operations.context import Context
 from engine.operations.conversation import converse
 from engine.operations.handles import GroupHandle, VolumeHandle
 from engine.pairing_requests import recorded
-from engine.records import groups, peers, points
+from engine.records import groups, peers, points, retention
 from engine.requests import (
     EventDoc,
     ExportDoc,
@@ -175,7 +175,8 @@ class Site:
     async def group(self, name: str, operation: str | None = None) -> GroupDoc:
         handle = self.running(name).handle
         record = await self.ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
-        return documents.group_doc(self.ctx, record, handle, operation)
+        kept = await self.ctx.database.read(lambda conn: retention.kept(conn, handle.id))
+        return documents.group_doc(self.ctx, record, handle, kept, operation)
 
     async def peers(self) -> tuple[PeerDoc, ...]:
         found = await self.ctx.database.read(peers.all)
@@ -190,7 +191,8 @@ class Site:
     async def points(self, group: str) -> tuple[PointDoc, ...]:
         handle = self.running(group).handle
         found = await self.ctx.database.read(lambda conn: points.of_group(conn, handle.id))
-        return tuple(documents.point_doc(point) for point in found)
+        space = await self.ctx.database.read(lambda conn: retention.space(conn, handle.id))
+        return tuple(documents.point_doc(point, space.get(point.id, 0)) for point in found)
 
     async def snapshots(self, group: str | None) -> tuple[SnapshotDoc, ...]:
         shown = [self.running(group)] if group is not None else list(self.groups_by_name.values())

@@ -4,7 +4,8 @@ sync.py sources.py shipping.py capture.py    the protected end of a sync
 pacing.py                                    which yields to hosts
 receive.py staging.py                        its recovery end
 contact.py announce.py conversation.py       what two sites tell each other of a group
-promote.py snapshot.py fold.py converge.py   recovery points made writable, copied, folded; records made real
+promote.py snapshot.py converge.py           recovery points made writable, copied; records made real
+retention.py fold.py                         what of them goes: dropped, merged, folded
 groups.py volumes.py reopen.py peers.py      what comes and goes
 pairing.py                                   two sites become peers by one invitation
 context.py handles.py                        what a story may touch, and what runs

@@ -18,9 +18,10 @@ from engine.link.peer_link import PeerLink
 from engine.model import GroupId, Role, VolumeId, VolumeState
 from engine.operations.context import Context
 from engine.operations.conversation import Conversation
+from engine.operations.groups import check_retention
 from engine.operations.handles import GroupHandle
 from engine.operations.volumes import check_name
-from engine.records import groups, volumes
+from engine.records import groups, retention, volumes
 from engine.records.columns import Connection
 from engine.wire.messages import GroupAccepted, GroupOffer, VolumeOffer
 
@@ -36,6 +37,7 @@ async def announce(ctx: Context, handle: GroupHandle, talk: Conversation) -> Non
         term=record.term,
         keep=record.keep,
         rpo_s=record.rpo_s,
+        retain=await ctx.database.read(lambda conn: retention.schedule_of(conn, handle.id)),
         volumes=tuple(
             VolumeOffer(id=v.record.id, name=v.name, size_bytes=v.record.size_bytes, seed=v.record.hash_seed)
             for v in handle.volumes
@@ -47,9 +49,7 @@ async def announce(ctx: Context, handle: GroupHandle, talk: Conversation) -> Non
 
 async def make_offered(ctx: Context, link: PeerLink, offer: GroupOffer) -> model.Group:
     """Make the group that the peer offers, as recovery side. Raises NameTaken, StoreTooSmall, RefusedByState."""
-    check_name("group", offer.name)  # names become paths and export names: a peer's are checked like anybody's
-    for volume in offer.volumes:
-        check_name("volume", volume.name)
+    _check(offer)
     found = await ctx.database.transact(lambda conn: groups.find(conn, offer.name))
     if found is not None:
         if found.id != offer.group:
@@ -84,6 +84,7 @@ async def make_offered(ctx: Context, link: PeerLink, offer: GroupOffer) -> model
 
     def commit(conn: Connection) -> None:
         groups.insert(conn, group)
+        retention.set_schedule(conn, group.id, offer.retain.strip())
         for old, member in zip(prepared, members, strict=True):
             if old is not None:
                 volumes.set_hash_seed(conn, old.id, member.hash_seed)
@@ -94,6 +95,14 @@ async def make_offered(ctx: Context, link: PeerLink, offer: GroupOffer) -> model
 
     await ctx.database.transact(commit)
     return group
+
+
+def _check(offer: GroupOffer) -> None:
+    """Names become paths and export names: a peer's words are checked like anybody's. Raises BadValue."""
+    check_name("group", offer.name)
+    for volume in offer.volumes:
+        check_name("volume", volume.name)
+    check_retention(max(1, offer.keep), offer.retain)
 
 
 async def _check_limit(ctx: Context, wanted_bytes: int) -> None:

@@ -10,6 +10,7 @@ from engine.model import Role
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, SnapshotHandle, VolumeHandle
 from engine.operations.snapshot import export_name
+from engine.records.retention import Kept
 from engine.requests import ExportDoc, GroupDoc, PeerDoc, PointDoc, SnapshotDoc, SnapshotVolumeDoc, VolumeDoc
 
 
@@ -18,7 +19,7 @@ def at_text(at: datetime) -> str:
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def point_doc(point: model.Point) -> PointDoc:
+def point_doc(point: model.Point, space_bytes: int = 0) -> PointDoc:
     return PointDoc(
         id=point.id.hex(),
         sequence=point.sequence,
@@ -26,6 +27,7 @@ def point_doc(point: model.Point) -> PointDoc:
         sealed_at=at_text(point.sealed_at),
         bytes=point.bytes,
         pinned=point.pins > 0,
+        space_bytes=space_bytes,
     )
 
 
@@ -43,7 +45,9 @@ def volume_doc(ctx: Context, volume: VolumeHandle, group: str | None) -> VolumeD
     )
 
 
-def group_doc(ctx: Context, record: model.Group, handle: GroupHandle, operation: str | None = None) -> GroupDoc:
+def group_doc(
+    ctx: Context, record: model.Group, handle: GroupHandle, kept: Kept, operation: str | None = None
+) -> GroupDoc:
     state, reason = status.state_of(
         record,
         failed=handle.failure,
@@ -69,6 +73,10 @@ def group_doc(ctx: Context, record: model.Group, handle: GroupHandle, operation:
         volumes=tuple(volume_doc(ctx, volume, record.name) for volume in handle.volumes),
         operation=operation,
         point=last if operation else None,
+        keep=record.keep,
+        retain=kept.schedule,
+        points=kept.points,
+        points_bytes=kept.bytes,
     )
 
 

@@ -13,10 +13,22 @@ from engine.errors import PointPinned, RefusedByState
 from engine.operations import staging
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle
-from engine.operations.snapshot import close_retired
+from engine.operations.pacing import UPKEEP_BYTES_PER_S, Pacer
+from engine.operations.snapshot import close_retired, export_name
 from engine.records import folds, groups
 
-PIECE_BYTES = 64 << 20
+PIECE_BYTES = 8 << 20
+
+
+def pacer(ctx: Context, handle: GroupHandle) -> Pacer:
+    """Folds and merges yield to hosts of the group and to a sync that is received."""
+
+    def is_busy() -> bool:
+        names = [volume.name for volume in handle.volumes]
+        names += [export_name(volume, snapshot) for volume in names for snapshot in handle.snapshots]
+        return handle.receiving is not None or any(ctx.presenter.is_busy(name) for name in names)
+
+    return Pacer(ctx.clock, is_busy, busy_bytes_per_s=UPKEEP_BYTES_PER_S)
 
 
 async def fold_due(ctx: Context, handle: GroupHandle) -> int:
@@ -41,13 +53,15 @@ async def _is_due(ctx: Context, handle: GroupHandle) -> bool:
 
 async def finish(ctx: Context, handle: GroupHandle, layers: tuple[model.Layer, ...]) -> None:
     """Copy the oldest layer of every volume into its base, then forget it. Repeated from the start after a crash."""
+    pace = pacer(ctx, handle).pace
     for volume, layer in zip(handle.volumes, layers, strict=True):
         pack = volume.chain[0]
         assert pack.layer_id == layer.id, "the oldest layer is the one to fold"
         opened = volume.require_open()
         work = Fold(ctx.disk, pack, opened.store, opened.hashes, layer.point or bytes(16))
+        await pace(PIECE_BYTES)
         while not await ctx.pool.call(work.step, PIECE_BYTES):
-            pass
+            await pace(PIECE_BYTES)
     async with handle.lock:
         await ctx.database.transact(lambda conn: folds.finish(conn, [layer.id for layer in layers]))
         for volume in handle.volumes:

@@ -7,17 +7,21 @@ at the next contact. This module must never wait for a peer.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from engine import model
+from engine.decide.retention import parse
 from engine.errors import BadValue, NameTaken, RefusedByState, UnknownName
 from engine.model import GroupId, Role
 from engine.operations import snapshot, staging
 from engine.operations import volumes as volume_stories
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, VolumeHandle
-from engine.records import groups, peers, volumes
+from engine.records import groups, peers, retention, volumes
 from engine.records.columns import Connection
-from engine.requests import GroupCreate
+from engine.requests import GroupCreate, GroupSet
+
+MOST_POINTS = 100_000
 
 
 async def create(ctx: Context, request: GroupCreate, free: Mapping[str, VolumeHandle]) -> GroupHandle:
@@ -52,6 +56,7 @@ async def create(ctx: Context, request: GroupCreate, free: Mapping[str, VolumeHa
 
     def commit(conn: Connection) -> None:
         groups.insert(conn, record)
+        retention.set_schedule(conn, record.id, request.retain.strip())
         volumes.assign(conn, record.id, [member.record.id for member in members])
 
     await ctx.database.transact(commit)
@@ -63,8 +68,7 @@ async def _check(ctx: Context, request: GroupCreate) -> None:
         raise BadValue(what="group", value=request.name, reason="it needs at least one volume")
     if len(set(request.volumes)) != len(request.volumes):
         raise BadValue(what="list of volumes", value=", ".join(request.volumes), reason="a volume is named twice")
-    if request.keep < 1:
-        raise BadValue(what="number of points to keep", value=str(request.keep), reason="keep at least one")
+    check_retention(request.keep, request.retain)
 
     def look(conn: Connection) -> bool:
         peers.get(conn, request.peer)
@@ -72,6 +76,33 @@ async def _check(ctx: Context, request: GroupCreate) -> None:
 
     if await ctx.database.transact(look):
         raise NameTaken(what="group", name=request.name)
+
+
+def check_retention(keep: int, retain: str) -> None:
+    """Raises BadValue."""
+    if not 1 <= keep <= MOST_POINTS:
+        reason = f"keep at least one, and at most {MOST_POINTS}"
+        raise BadValue(what="number of points to keep", value=str(keep), reason=reason)
+    try:
+        parse(retain)
+    except ValueError as error:
+        raise BadValue(what="schedule", value=repr(retain), reason=str(error)) from None
+
+
+async def set_retention(ctx: Context, handle: GroupHandle, request: GroupSet) -> None:
+    """Which points stay at this site, from now on. Raises BadValue, and changes nothing then."""
+    if request.keep is None and request.retain is None:
+        raise BadValue(what="change", value="nothing", reason="say what is to be another: --keep or --retain")
+    check_retention(1 if request.keep is None else request.keep, request.retain or "")
+
+    def commit(conn: Connection) -> None:
+        record = groups.by_id(conn, handle.id)
+        if request.keep is not None and request.keep != record.keep:
+            groups.update(conn, replace(record, keep=request.keep), expects=record.version)
+        if request.retain is not None:
+            retention.set_schedule(conn, handle.id, request.retain.strip())
+
+    await ctx.database.transact(commit)
 
 
 def _member(request: GroupCreate, free: Mapping[str, VolumeHandle], name: str) -> VolumeHandle:

@@ -10,6 +10,8 @@
     incoming.py    a sync being received: begin, renew, drop
     promote.py     a recovery point becomes writable: prepare, commit, cancel
     folds.py       the oldest layer goes into the base: start, finish; and what retention may fold
+    merges.py      points go from the middle, and their layers into the next one: drop, start, finish, cancel
+    retention.py   which points stay, as an operator asked; the space that points take
 
 A function takes the connection first and belongs inside `Database.transact` (or `read`): what one transaction
 calls is recorded as one. None of them commits.

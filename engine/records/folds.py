@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import takewhile
 
 from engine.errors import RefusedByState
 from engine.model import GroupId, Layer, LayerId, LayerKind, LayerState, Point
 from engine.records import groups, layers, points, volumes
+from engine.records import retention as retention_records
 
 
 def retention(conn: sqlite3.Connection, group: GroupId, keep: int) -> tuple[Point, ...]:
-    """The points that may be folded away now, oldest first: beyond the newest `keep`, up to the first pinned one.
+    """The points that may be folded away now, oldest first: those that may go, up to the first that stays.
 
-    The newest point and the common point always stay (lineage.md 5, "retention").
+    What may go behind one that stays is dropped and merged (`merges`).
     """
-    common = groups.by_id(conn, group).common
-    may_go = []
-    for point in reversed(points.of_group(conn, group)[max(1, keep) :]):
-        if point.pins or (common is not None and point.id == common.id):
-            break
-        may_go.append(point)
-    return tuple(may_go)
+    may_go = {point.id for point in retention_records.due(conn, group, keep)}
+    return tuple(takewhile(lambda point: point.id in may_go, reversed(points.of_group(conn, group))))
 
 
 def start(conn: sqlite3.Connection, group: GroupId) -> tuple[Layer, ...]:

@@ -241,6 +241,24 @@ def seal(conn: sqlite3.Connection, layer: LayerId, point: PointId, receipt: Rece
         raise Raced(what="layer", name=layer.hex(), reason="it is not open")
 
 
+def built(conn: sqlite3.Connection, layer: LayerId, receipt: Receipt) -> None:
+    """A pack that was built from others is whole; its point is named already. Raises Raced if it is not building."""
+    changed = conn.execute(
+        "UPDATE layer SET state = 'sealed', length_bytes = ?, directory_offset = ?, directory_check = ?, blocks = ?,"
+        " digest = ? WHERE id = ? AND state = 'building'",
+        (
+            receipt.length_bytes,
+            receipt.directory_offset,
+            receipt.directory_check,
+            receipt.blocks,
+            receipt.digest,
+            layer,
+        ),
+    )
+    if changed.rowcount != 1:
+        raise Raced(what="layer", name=layer.hex(), reason="it is not being built")
+
+
 def delete(conn: sqlite3.Connection, layers: Iterable[LayerId]) -> None:
     """Forget layers whose files are gone, durably. Unknown ones are no error: a removal is repeated after a crash."""
     for layer in layers:

@@ -105,8 +105,8 @@ class VolumeOffer(Struct, frozen=True):
     seed: Number
 
 
-class GroupOffer(Struct, frozen=True):
-    """The protected side made a group; the peer makes it too."""
+class GroupOffer(Struct, frozen=True, omit_defaults=True):
+    """The protected side made a group; the peer makes it too. `retain`: a schedule beside `keep`, absent if none."""
 
     group: Id
     name: Name
@@ -114,6 +114,7 @@ class GroupOffer(Struct, frozen=True):
     keep: Count
     rpo_s: Count | None
     volumes: Annotated[tuple[VolumeOffer, ...], Meta(min_length=1, max_length=limits.VOLUMES)]
+    retain: Text = ""
 
 
 class GroupAccepted(Struct, frozen=True):

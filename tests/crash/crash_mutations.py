@@ -32,8 +32,17 @@ from crash_mutations_layers import (
     unconfirmed_regions_sealed,
     writers_not_joined,
 )
+from crash_mutations_merge import (
+    merge_across_a_point,
+    merge_before_its_sync,
+    merge_inputs_unlinked_first,
+    merge_old_wins,
+    merge_region_wise,
+    merge_zeros_lost,
+    pinned_point_dropped,
+)
 from crash_protected import Captured, CaptureGivenUp, Lost, WritePath
-from crash_recovery import Folded, Promoted, Seeded, Snapshots, Staging
+from crash_recovery import Folded, Merged, Promoted, Seeded, Snapshots, Staging
 from crash_site import Site
 
 from blockstore import writer
@@ -256,6 +265,13 @@ MUTATIONS: list[tuple[Callable[[Patch], None], type[Script]]] = [
     (fold_before_its_sync, Folded),
     (fold_by_walking, Folded),
     (fold_past_a_pin, Folded),
+    (merge_old_wins, Merged),
+    (merge_zeros_lost, Merged),
+    (merge_region_wise, Merged),
+    (merge_before_its_sync, Merged),
+    (merge_across_a_point, Merged),
+    (merge_inputs_unlinked_first, Merged),
+    (pinned_point_dropped, Merged),
     (pin_removed_first, Snapshots),
     (reset_unlinks_before_it_is_recorded, Snapshots),
     (presence_copied_after_the_sync, Snapshots),

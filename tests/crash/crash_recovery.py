@@ -32,7 +32,7 @@ from blockstore.frame import hash_blocks
 from blockstore.stores.kinds import make_store
 from blockstore.units import BLOCK
 from engine.model import Role
-from engine.operations import fold, promote, receive, snapshot
+from engine.operations import fold, promote, receive, retention, snapshot
 from engine.requests import Promote, SnapshotCreate, SnapshotDelete, SnapshotReset
 
 
@@ -188,6 +188,37 @@ class Folded(Recovery):
         await fold.fold_due(site.ctx, site.handle)
         for point in going:
             site.disk.note("gone", point)
+
+
+class Merged(Recovery):
+    """Four points of two volumes; a snapshot holds the second, so that the third goes from the middle: a merge."""
+
+    name = "merge"
+    keep = 1
+    sizes = (SIZE, SIZE)
+
+    async def run(self, site: Site) -> None:
+        await self.received(site, b"S" * 16, P1, 2, P0, DELTA_1)
+        disk = site.disk
+        disk.note("snapshot_maybe", "kept", P1)
+        made = await snapshot.create(site.ctx, site.handle, SnapshotCreate(group="shop", point=P1.hex(), name="kept"))
+        for volume, view in zip(site.handle.volumes, made.views, strict=True):
+            disk.note("written_over", f"{volume.name}@kept", P1, volume.name)
+            await Host(site, f"{volume.name}@kept", view).block(3, 420)
+        disk.note("snapshot", "kept", P1)
+        await self.received(site, b"T" * 16, P2, 3, P1, DELTA_2)
+        await self.received(site, b"U" * 16, P3, 4, P2, DELTA_3 | {1025: filled(322)})
+        for point in (P0, P2):
+            disk.note("gone_maybe", point)
+        await retention.retain(site.ctx, site.handle)
+        for point in (P0, P2):
+            disk.note("gone", point)
+
+    async def go_on(self, site: Site, model: Model) -> None:
+        await super().go_on(site, model)
+        if site.group.role is Role.RECOVERY and model.sync is None:
+            while await retention.merge_next(site.ctx, site.handle):
+                pass
 
 
 class Snapshots(Recovery):

@@ -160,6 +160,9 @@ class Exports:
     async def withdraw(self, name: str) -> None:
         self.up.pop(name, None)
 
+    def is_busy(self, name: str) -> bool:
+        return False
+
 
 class Links:
     """No peer is here; scripts speak for it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from crash_explore import Script, run
 from crash_protected import Captured, CaptureGivenUp, CleanStop, Lost, WritePath
-from crash_recovery import Folded, Promoted, Seeded, Snapshots, Staging, StagingTwo
+from crash_recovery import Folded, Merged, Promoted, Seeded, Snapshots, Staging, StagingTwo
 from crash_states import Replay
 from memory_disk import MemoryDisk
 
@@ -16,7 +16,7 @@ from blockstore.pack import OpenPack
 
 SCRIPTS: list[type[Script]] = [
     *(WritePath, CleanStop, Lost, Captured, CaptureGivenUp),
-    *(Staging, StagingTwo, Folded, Snapshots, Promoted, Seeded),
+    *(Staging, StagingTwo, Folded, Merged, Snapshots, Promoted, Seeded),
 ]
 
 

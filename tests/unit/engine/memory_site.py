@@ -182,6 +182,10 @@ class MemorySite:
                 return self.volume_docs[name]
             case ask.GroupCreate():
                 return self._make_group(request)
+            case ask.GroupSet(group, keep, retain):
+                was = self.group_docs[group]
+                self.group_docs[group] = dataclasses.replace(was, keep=keep or was.keep, retain=retain or "")
+                return self.group_docs[group]
             case ask.Sync(group):
                 return await self._sync(id, group)
             case ask.Promote(group, force):

@@ -134,7 +134,7 @@ def test_sync_waits_for_its_point_and_answers_with_the_whole_document(with_group
         "bytes_resent": 0,
         "seconds": 0.25,
     }
-    assert set(point) == {"id", "sequence", "captured_at", "sealed_at", "bytes", "pinned"}
+    assert set(point) == {"id", "sequence", "captured_at", "sealed_at", "bytes", "pinned", "space_bytes"}
 
 
 def test_sync_tells_people_what_it_did_and_how_it_went(with_group: None, leeward: Leeward) -> None:
@@ -197,6 +197,13 @@ def test_a_snapshot_is_made_of_a_point_listed_and_deleted(api: ApiThread, with_g
     assert made["volumes"][1]["export"] in leeward("snapshot", "list").out
     assert leeward("snapshot", "delete", "web", "try", "--json").json == {"removed": "try"}
     assert leeward("snapshot", "list").out == "There are no snapshots.\n"
+
+
+def test_group_set_says_what_stays_from_now_on(api: ApiThread, with_group: None, leeward: Leeward) -> None:
+    assert leeward("group", "set", "web", "--keep", "7", "--retain", "all:1h,daily:30d", "--json").json["keep"] == 7
+    assert api.site.submitted[-1][0] == ask.GroupSet("web", 7, "all:1h,daily:30d")
+    assert leeward("group", "set", "web", "--retain", "").out == "Group web keeps the newest 7 points.\n"
+    assert api.site.submitted[-1][0] == ask.GroupSet("web", None, "")
 
 
 def test_promote_passes_force_on_and_answers_with_the_operation_and_the_point(
