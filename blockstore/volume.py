@@ -86,6 +86,11 @@ class Volume:
         return cls(disk, name, store, hashes, TrackingPlace(disk, folder, live_folder, volume_id, b"", size_bytes))
 
     @property
+    def is_tracked(self) -> bool:
+        """True while a tracking is open: what hosts change, or had changed, is counted."""
+        return self._tracker is not None
+
+    @property
     def size_bytes(self) -> int:
         return self._place.size_bytes
 

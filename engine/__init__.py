@@ -7,5 +7,6 @@ transfer/     the copy path               exports/     how hosts reach a volume
 link/         authenticated connections   records/     the truth, in SQLite
 wire/         messages and bytes, pure    decide/      what to do, pure
 errors/       the failures, by part
-model.py requests.py pairing_requests.py settings.py pool.py clock.py log.py notify.py version.py    the floor
+requests/     what may be asked, and the answers
+model.py settings.py pool.py clock.py log.py notify.py version.py    the floor
 """

@@ -23,6 +23,7 @@ LayerId = NewType("LayerId", bytes)
 PointId = NewType("PointId", bytes)
 SyncId = NewType("SyncId", bytes)
 SnapshotId = NewType("SnapshotId", bytes)
+SetAsideId = NewType("SetAsideId", bytes)
 GenerationId = NewType("GenerationId", bytes)
 TrackingId = NewType("TrackingId", bytes)
 JobId = NewType("JobId", str)
@@ -242,6 +243,30 @@ class Group:
     generation: GenerationId | None
     pending: Pending | None
     incoming: Incoming | None
+    created_at: datetime
+    own_image: bool = False
+    """True while a side that yielded still holds its last image, which is no recovery point (lineage: own image)."""
+    consent_term: int | None = None
+    """The peer's term for which a demoted side agreed to have its changes set aside (lineage: consent)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """What a role change discarded, kept until the operator drops it.
+
+    `overlay`: the writes of a promoted side, on the point `base`. `image`: the last image of a side that was written
+    since the common point; `base` is None. `layers` in the group's order of volumes: the overlay, or the highest layer
+    of the image (None: the store alone). `blocks` that hosts had changed.
+    """
+
+    id: SetAsideId
+    group: GroupId
+    name: str
+    why: str
+    kind: str
+    base: PointId | None
+    layers: tuple[LayerId | None, ...]
+    blocks: int
     created_at: datetime
 
 

@@ -27,6 +27,7 @@ from engine.requests import (
     PeerDoc,
     PointDoc,
     Request,
+    SetAsideDoc,
     SnapshotDoc,
     StatusDoc,
     VolumeDoc,
@@ -68,6 +69,9 @@ class Client:
 
     def points(self, group: str) -> tuple[PointDoc, ...]:
         return self._get(many(PointDoc), f"groups/{_part('group', group)}/points")
+
+    def set_asides(self, group: str) -> tuple[SetAsideDoc, ...]:
+        return self._get(many(SetAsideDoc), f"groups/{_part('group', group)}/set-asides")
 
     def snapshots(self, group: str | None = None) -> tuple[SnapshotDoc, ...]:
         return self._get(many(SnapshotDoc), "snapshots", group=group)

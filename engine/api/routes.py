@@ -34,6 +34,7 @@ from engine.requests import (
     JobDoc,
     PeerDoc,
     PointDoc,
+    SetAsideDoc,
     SnapshotDoc,
     StatusDoc,
     VolumeDoc,
@@ -153,6 +154,10 @@ class Reads(Controller):
     @get("/snapshots", responses=FAILURES)
     async def snapshots(self, site: Site, group: FromQuery[str | None] = None) -> tuple[SnapshotDoc, ...]:
         return await site.snapshots(group)
+
+    @get("/groups/{name:str}/set-asides", responses=FAILURES)
+    async def set_asides(self, site: Site, name: FromPath[str]) -> tuple[SetAsideDoc, ...]:
+        return await site.set_asides(name)
 
     @get("/exports", responses=FAILURES)
     async def exports(self, site: Site) -> tuple[ExportDoc, ...]:

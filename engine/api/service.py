@@ -16,6 +16,7 @@ from engine.requests import (
     PeerDoc,
     PointDoc,
     Request,
+    SetAsideDoc,
     SnapshotDoc,
     StatusDoc,
     VolumeDoc,
@@ -45,6 +46,9 @@ class Service(Protocol):
 
     async def snapshots(self, group: str | None) -> tuple[SnapshotDoc, ...]:
         """The snapshots of a group, or of all groups. UnknownName."""
+
+    async def set_asides(self, group: str) -> tuple[SetAsideDoc, ...]:
+        """What role changes of a group discarded and this site keeps, oldest first. UnknownName."""
 
     async def exports(self) -> tuple[ExportDoc, ...]:
         """What hosts can reach now, by name."""

@@ -5,10 +5,11 @@ call.py        Call: what every command is given; --data and --json
 quantities.py  sizes and durations as they are typed
 output.py      the only place that prints: one JSON document, or tables and lines; progress
 words.py       numbers and times as people read them
+confirm.py     the question before what is hard to take back
 waiting.py     submits a request, waits for its job, shows how it goes
 views.py       a group, a site and a job as people read them
 site.py        init, serve          peer.py   volume.py   group.py   snapshot.py   export.py
-sync.py        sync, points         promote.py   status.py   events.py   jobs.py
+sync.py        sync, points         promote.py   roles.py   status.py   events.py   jobs.py
 about.py       version, errors, completion, demo
 demo.py        what `leeward demo` tells; demo_site.py the daemons that it tells it with
 

@@ -27,7 +27,11 @@ COMMANDS = {
     "sync": "sync",
     "points": "sync",
     "snapshot": "snapshot",
+    "demote": "roles",
     "promote": "promote",
+    "reverse": "roles",
+    "restore": "roles",
+    "set-aside": "roles",
     "status": "status",
     "events": "events",
     "jobs": "jobs",
@@ -49,7 +53,7 @@ class Program(click.RichGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(f"engine.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        command = getattr(import_module(f"engine.cli.{COMMANDS[cmd_name]}"), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

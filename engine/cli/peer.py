@@ -10,8 +10,7 @@ from engine.cli import output, views, words
 from engine.cli.call import Call, common, names_of, no_wait
 from engine.cli.quantities import duration, typed
 from engine.cli.waiting import carry_out
-from engine.pairing_requests import InvitationDoc, PeerInvite, PeerJoin
-from engine.requests import PeerAdd, PeerDoc, PeerRemove, RemovedDoc
+from engine.requests import InvitationDoc, PeerAdd, PeerDoc, PeerInvite, PeerJoin, PeerRemove, RemovedDoc
 
 LONGEST = "10m"
 LONGEST_TOKEN = 8192

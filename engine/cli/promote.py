@@ -8,8 +8,8 @@ import rich_click as click
 
 from engine.cli import output, views, words
 from engine.cli.call import Call, common, group_argument, no_wait
+from engine.cli.confirm import confirm
 from engine.cli.waiting import carry_out
-from engine.errors import NotConfirmed
 from engine.requests import GroupDoc, Promote
 
 
@@ -28,12 +28,5 @@ def promote(call: Call, group: str, force: bool, yes: bool, no_wait: bool) -> No
         views.volumes(doc.volumes)
 
     if not (yes or call.as_json) and sys.stdin.isatty():
-        _confirm(group)
+        confirm("promote", group, f"{group} will be writable at this site, from its newest recovery point on.")
     carry_out(call, Promote(group, force), tell, no_wait=no_wait)
-
-
-def _confirm(group: str) -> None:
-    """Asks for the name of the group; scripts have no terminal, or say --yes. Raises NotConfirmed."""
-    question = f"{group} will be writable at this site, from its newest recovery point on. Type its name to go on"
-    if click.prompt(question, default="", show_default=False, err=True) != group:
-        raise NotConfirmed(operation="promote", group=group)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from engine.cli import output, words
-from engine.requests import GroupDoc, JobDoc, PeerDoc, PointDoc, SnapshotDoc, StatusDoc, VolumeDoc
+from engine.requests import GroupDoc, JobDoc, PeerDoc, PointDoc, SetAsideDoc, SnapshotDoc, StatusDoc, VolumeDoc
 
 
 def group(doc: GroupDoc) -> None:
@@ -109,6 +109,11 @@ def snapshots(docs: tuple[SnapshotDoc, ...]) -> None:
     ]
     columns = ("snapshot", "group", "point", "written", "until", "volume", "export")
     output.table(columns, rows, "There are no snapshots.")
+
+
+def set_asides(docs: tuple[SetAsideDoc, ...]) -> None:
+    rows = [(doc.name, words.moment(doc.created_at), words.size(doc.bytes), doc.why) for doc in docs]
+    output.table(("set-aside", "since", "changed", "by"), rows, "Nothing is set aside.")
 
 
 def status(doc: StatusDoc) -> None:

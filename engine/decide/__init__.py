@@ -1,6 +1,7 @@
 """What to do, worked out from values: no I/O, no clock. One question a file.
 
 lineage.py      two standings -> verdict      roles.py    request x role -> legal, already, refused
+yielding.py     who gives way after a promotion, and what that would discard
 plan.py         changed regions -> batches    compression.py  sizes and times -> codec
 status.py       what a state is called, lag   retention.py    points, count, schedule -> which points go
 """

@@ -31,6 +31,8 @@ class Standing:
     written: int = 0
     frozen: int = 0
     rolled: int = 0
+    writes: int = 0
+    """Counts what hosts ever wrote here; it grows with each write, and says whether a decision is still about this."""
 
     @property
     def is_writable(self) -> bool:

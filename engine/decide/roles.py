@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from engine.errors import RefusedByState
 from engine.model import Group, Role
-from engine.requests import GroupRemove, Promote, SnapshotCreate, SnapshotDelete, Sync
+from engine.requests import Demote, GroupRemove, Promote, SnapshotCreate, SnapshotDelete, Sync
 
 LEGAL: dict[type[object], frozenset[Role]] = {
     Sync: frozenset({Role.PROTECTED, Role.DEMOTED}),
     SnapshotCreate: frozenset({Role.RECOVERY}),
     SnapshotDelete: frozenset(Role),
-    Promote: frozenset({Role.RECOVERY}),
+    Promote: frozenset({Role.RECOVERY, Role.DEMOTED}),
+    Demote: frozenset({Role.PROTECTED, Role.DEMOTED}),
     GroupRemove: frozenset(Role),
 }
 
-ALREADY: dict[type[object], frozenset[Role]] = {Promote: frozenset({Role.PROTECTED})}
+ALREADY: dict[type[object], frozenset[Role]] = {
+    Promote: frozenset({Role.PROTECTED}),
+    Demote: frozenset({Role.DEMOTED}),
+}
 
 WHERE: dict[type[object], str] = {
     Sync: "this site is its recovery side; ask at the protected site",
     SnapshotCreate: "this site is its protected side; ask at the recovery site",
-    Promote: "it was demoted here for a planned move",
+    Demote: "this site is its recovery side; ask at the protected site",
 }
 
 

@@ -54,7 +54,9 @@ from engine.errors.operations import (
     RefusedByState,
     SealMismatch,
     StoreLimitReached,
+    TokenStale,
     UnknownName,
+    WouldDiscard,
 )
 from engine.errors.pairing import (
     AlreadyPaired,
@@ -140,10 +142,12 @@ __all__ = [
     "SettingsInvalid",
     "SiteExists",
     "StoreLimitReached",
+    "TokenStale",
     "TooManyStrangers",
     "UnknownName",
     "UsageWrong",
     "WaitInterrupted",
     "WireDamaged",
     "WireLimit",
+    "WouldDiscard",
 ]

@@ -57,6 +57,34 @@ class RefusedByState(LeewardError):
 
 
 @dataclass(eq=False)
+class WouldDiscard(LeewardError):
+    """A role change would set aside what hosts wrote. `token` names the decision to do so as things stand."""
+
+    group: str
+    reason: str
+    blocks: int
+    token: str
+    code: ClassVar[str] = "would_discard"
+    meaning: ClassVar[str] = "Nothing was changed in {group}: {reason}."
+    remedy: ClassVar[str] = (
+        "Compare both sides first. To go on at this site, repeat the command with --token {token}; a reverse needs "
+        "--discard-local-changes too. What is set aside is kept, see `leeward set-aside list`."
+    )
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
+class TokenStale(LeewardError):
+    """The decision that a token names was taken on another state of the group."""
+
+    group: str
+    code: ClassVar[str] = "token_stale"
+    meaning: ClassVar[str] = "The token does not fit {group} any more: it was written, or changed its role, since."
+    remedy: ClassVar[str] = "Repeat the command without --token to see how both sides stand now."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
 class PeerRefused(LeewardError):
     """The peer said no. `cause` is the peer's catalogue code."""
 

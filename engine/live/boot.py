@@ -12,12 +12,13 @@ from dataclasses import asdict
 from functools import partial
 
 from blockstore.errors import LeewardError
+from blockstore.frozen import FrozenOverlay
 from blockstore.layer import SealReceipt
 from blockstore.pack_read import SealedPack
 from engine import model
 from engine.errors import Interrupted
 from engine.live.site import Site
-from engine.model import LayerState, Role, SyncState
+from engine.model import LayerKind, LayerState, Role, SyncState
 from engine.operations import capture, fold, promote, retention, snapshot, staging, volumes
 from engine.operations.context import Context
 from engine.operations.converge import converge
@@ -69,11 +70,14 @@ async def _open_layers(ctx: Context, record: model.Group, handle: GroupHandle) -
     for volume in handle.volumes:
         if volume.open is None:
             continue
-        packs: list[SealedPack] = []
+        found: list[SealedPack | FrozenOverlay] = []
         for row in await ctx.database.read(partial(layers.chain, volume=volume.record.id)):
-            if row.state is not LayerState.SET_ASIDE:
-                packs.append(await ctx.pool.call(open_pack, ctx, volume.record, row.id, receipt_of(row)))
-        volume.chain = tuple(packs)
+            if row.kind is LayerKind.OVERLAY:
+                overlay = await ctx.pool.call(snapshot.open_overlay, ctx, volume, row.id)
+                found.append(FrozenOverlay(overlay, volume.record.size_bytes))
+            else:
+                found.append(await ctx.pool.call(open_pack, ctx, volume.record, row.id, receipt_of(row)))
+        volume.chain = tuple(found)
     if record.common is not None and record.role is Role.RECOVERY:
         await staging.forget_seeds(ctx, handle)
 
@@ -103,7 +107,7 @@ async def _open_tracking(ctx: Context, record: model.Group, handle: GroupHandle)
         if volume.open is not None:
             await ctx.pool.call(capture.remove_leftovers, ctx, volume, known)
         tracking = volume.record.tracking
-        if volume.open is None or tracking is None or record.role is Role.RECOVERY:
+        if volume.open is None or tracking is None:
             continue
         clean = volume.record.identity is not None
         if clean and volumes.was_written_behind(volume.record, volume.open.store.identity()):
@@ -128,7 +132,7 @@ async def _open_tops(ctx: Context, record: model.Group, handle: GroupHandle) -> 
             continue
         row = await ctx.database.read(partial(layers.get, layer=top))
         overlay = await ctx.pool.call(snapshot.open_overlay, ctx, volume, top)
-        await promote.bind_top(ctx, volume, model.require(row.builds_on), overlay)
+        await promote.bind_top(ctx, volume, row.builds_on, overlay)
 
 
 async def _finish_fold(ctx: Context, record: model.Group, handle: GroupHandle) -> None:

@@ -18,9 +18,8 @@ from engine.errors import IoFailed, LeewardError, UnknownName
 from engine.model import JobId, JobState
 from engine.operations.context import Context, Progress
 from engine.operations.documents import at_text
-from engine.pairing_requests import recorded
 from engine.records import jobs
-from engine.requests import ErrorDoc, JobDoc, ProgressDoc, Request, error_doc
+from engine.requests import ErrorDoc, JobDoc, ProgressDoc, Request, error_doc, recorded
 
 Work = Callable[[str, Progress], Awaitable[Any]]
 """work(job id, progress) -> the outcome document."""

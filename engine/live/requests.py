@@ -12,23 +12,39 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import UnknownName
 from engine.live.group import RunningGroup
-from engine.model import Role
-from engine.operations import documents, groups, pairing, peers, promote, reopen, snapshot, volumes
+from engine.operations import (
+    aside,
+    demote,
+    documents,
+    groups,
+    pairing,
+    peers,
+    promote,
+    reopen,
+    reverse,
+    snapshot,
+    volumes,
+)
 from engine.operations.context import Progress
 from engine.operations.converge import converge, withdraw_all
-from engine.pairing_requests import InvitationDoc, PeerInvite, PeerJoin
-from engine.records import groups as group_records
 from engine.requests import (
+    Demote,
     GroupCreate,
     GroupDoc,
     GroupRemove,
     GroupSet,
+    InvitationDoc,
     PeerAdd,
     PeerDoc,
+    PeerInvite,
+    PeerJoin,
     PeerRemove,
     Promote,
     RemovedDoc,
     Request,
+    Restore,
+    Reverse,
+    SetAsideDrop,
     SnapshotCreate,
     SnapshotDelete,
     SnapshotDoc,
@@ -38,6 +54,7 @@ from engine.requests import (
     VolumeDoc,
     VolumeRemove,
     VolumeReopen,
+    YieldDoc,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +89,10 @@ class Table:
             SnapshotReset: self._snapshot_reset,
             SnapshotDelete: self._snapshot_delete,
             Promote: self._promote,
+            Demote: self._demote,
+            Reverse: self._reverse,
+            Restore: self._restore,
+            SetAsideDrop: self._set_aside_drop,
         }
 
     def look_up(self, request: Request) -> Asked:
@@ -169,12 +190,26 @@ class Table:
 
     async def _promote(self, request: Promote, operation: str) -> GroupDoc:
         handle = self._site.running(request.group).handle
-        link = self._site.ctx.links.get(handle.peer)
-        record = await self._site.ctx.database.read(lambda conn: group_records.by_id(conn, handle.id))
-        peer_is_protected = link is not None and record.role is Role.RECOVERY
+        against = "" if request.force else await promote.objection(self._site.ctx, handle)
         async with handle.lock:
-            await promote.promote(self._site.ctx, handle, request, peer_is_protected=peer_is_protected)
+            await promote.promote(self._site.ctx, handle, request, against=against)
         return await self._site.group(request.group, operation)
+
+    async def _demote(self, request: Demote, operation: str) -> GroupDoc:
+        await demote.demote(self._site.ctx, self._site.running(request.group).handle, request)
+        return await self._site.group(request.group, operation)
+
+    async def _reverse(self, request: Reverse, _: str) -> YieldDoc:
+        return await reverse.reverse(self._site.ctx, self._site.running(request.group).handle, request)
+
+    async def _restore(self, request: Restore, _: str) -> YieldDoc:
+        return await reverse.restore(self._site.ctx, self._site.running(request.group).handle, request)
+
+    async def _set_aside_drop(self, request: SetAsideDrop, _: str) -> RemovedDoc:
+        running = self._site.running(request.group)
+        await aside.drop(self._site.ctx, running.handle, request.name)
+        running.retain()
+        return RemovedDoc(request.name)
 
 
 async def _queued(_: str, __: Progress) -> None:

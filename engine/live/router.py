@@ -16,6 +16,8 @@ from engine.operations.handles import Receiving
 from engine.operations.refusals import as_leeward, refused
 from engine.wire.messages import (
     Abort,
+    AskChanged,
+    AskYield,
     Begin,
     Data,
     Equal,
@@ -28,8 +30,8 @@ from engine.wire.messages import (
     Seal,
 )
 
-ASKED = (Begin, Equal, Flush, Seal, Abort)
-"""What a recovery side is asked. A LINEAGE is either, and says which."""
+ASKED = (Begin, Equal, Flush, Seal, Abort, AskChanged, AskYield)
+"""What a site is asked. A LINEAGE is either question or answer, and says which."""
 
 
 class Router:

@@ -52,11 +52,11 @@ async def _stop(ctx: Context, handle: VolumeHandle) -> None:
     opened = handle.open
     if opened is None:
         return
-    was_written = handle.writer is not None
+    was_tracked = opened.is_tracked
     await withdraw(ctx, handle)
     if handle.top is not None:
         await _stop_overlay(ctx, handle.top, f"volume {handle.name}")
-    if was_written and not opened.failed:
+    if was_tracked and not opened.failed:
         await ctx.pool.finish(opened.stop_clean)
         identity = opened.store.identity()
         await ctx.database.transact(partial(_stopped, volume=handle.record.id, identity=identity, writes=opened.writes))

@@ -17,12 +17,12 @@ from engine.live.events import Events
 from engine.live.group import RunningGroup
 from engine.live.jobs import Jobs, Running
 from engine.live.requests import Asked, Table
-from engine.operations import announce, documents, volumes
+from engine.operations import announce, aside, documents, volumes
 from engine.operations import peers as peer_stories
+from engine.operations.contact import contact
 from engine.operations.context import Context
 from engine.operations.conversation import converse
 from engine.operations.handles import GroupHandle, VolumeHandle
-from engine.pairing_requests import recorded
 from engine.records import groups, peers, points, retention
 from engine.requests import (
     EventDoc,
@@ -32,11 +32,13 @@ from engine.requests import (
     PeerDoc,
     PointDoc,
     Request,
+    SetAsideDoc,
     SiteDoc,
     SnapshotDoc,
     StatusDoc,
     Sync,
     VolumeDoc,
+    recorded,
 )
 from engine.version import VERSION
 from engine.wire.messages import GroupOffer
@@ -156,6 +158,9 @@ class Site:
         try:
             async with converse(handle, link) as talk:
                 await announce.announce(self.ctx, handle, talk)
+                record = await self.ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
+                if record.common is not None and record.role is not model.Role.RECOVERY:
+                    await contact(self.ctx, handle, talk)
         except Exception as error:
             # The next contact tries again; until then `group show` says that the peer does not know the group.
             self.ctx.report("warning", "announce_failed", f"Group {handle.name}: {error}", group=handle.name)
@@ -201,6 +206,9 @@ class Site:
             for running in shown
             for snapshot in running.handle.snapshots.values()
         )
+
+    async def set_asides(self, group: str) -> tuple[SetAsideDoc, ...]:
+        return await aside.listed(self.ctx, self.running(group).handle)
 
     async def exports(self) -> tuple[ExportDoc, ...]:
         docs = [

@@ -8,6 +8,8 @@ promote.py snapshot.py converge.py           recovery points made writable, copi
 retention.py fold.py                         what of them goes: dropped, merged, folded
 groups.py volumes.py reopen.py peers.py      what comes and goes
 pairing.py                                   two sites become peers by one invitation
+demote.py reverse.py yielding.py holding.py  who is writable: hosts held, guards checked, one side gives way
+changed.py aside.py                          what the side that gave way had changed, and keeps
 context.py handles.py                        what a story may touch, and what runs
 documents.py refusals.py                     values for clients and peers
 """

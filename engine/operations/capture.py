@@ -12,6 +12,7 @@ import contextlib
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from blockstore.blockset import BlockSet
 from blockstore.capture import Capture
 from blockstore.errors import LayerDamaged
 from blockstore.layer import SealReceipt
@@ -52,8 +53,13 @@ class GroupCapture:
         return sum(part.blocks for part in self.parts)
 
 
-async def take_capture(ctx: Context, handle: GroupHandle, record: model.Group) -> GroupCapture:
-    """Freeze every volume of the group at one instant. Raises VolumeFailed, OSError; then nothing is frozen."""
+async def take_capture(
+    ctx: Context, handle: GroupHandle, record: model.Group, theirs: list[BlockSet] | None = None
+) -> GroupCapture:
+    """Freeze every volume of the group at one instant. Raises VolumeFailed, OSError; then nothing is frozen.
+
+    `theirs`: what the receiver changed since the common point, in the group's order of volumes.
+    """
     volumes = [volume.require_open() for volume in handle.volumes]
     sync, point = SyncId(ctx.clock.token(16)), PointId(ctx.clock.token(16))
     parent = record.common.id if record.common else NO_POINT
@@ -61,8 +67,9 @@ async def take_capture(ctx: Context, handle: GroupHandle, record: model.Group) -
     redos: list[RedoPack] = []
     has_row = False
     try:
-        for volume in handle.volumes:
-            await ctx.pool.call(volume.require_open().prepare_capture, sync)
+        for index, volume in enumerate(handle.volumes):
+            changed = theirs[index].regions() if theirs is not None else ()
+            await ctx.pool.call(volume.require_open().prepare_capture, sync, changed)
             redos.append(await ctx.pool.call(_make_redo, ctx, volume, point, parent))
         pending = model.Pending(sync, point, sequence, ctx.clock.now(), SyncState.RUNNING)
         await ctx.database.transact(lambda conn: groups.begin_capture(conn, handle.id, pending))
@@ -154,11 +161,12 @@ async def apply_hashes(ctx: Context, handle: GroupHandle) -> None:
     common = model.require(handle.unsettled)
     for volume in handle.volumes:
         if volume.open is not None:
-            await ctx.pool.call(_apply_volume, ctx, volume, common)
+            await ctx.pool.call(apply_volume, ctx, volume, common)
     handle.unsettled = None
 
 
-def _apply_volume(ctx: Context, volume: VolumeHandle, common: PointId) -> None:
+def apply_volume(ctx: Context, volume: VolumeHandle, common: PointId) -> None:
+    """As `apply_hashes`, one volume. Blocking. Raises OSError."""
     opened, path = volume.require_open(), ctx.paths.redo(volume.record.id, common)
     if opened.hashes.point != common:
         if not _was_applied(ctx, volume, path, common):

@@ -6,6 +6,8 @@ recovery side answers from its own record as it is at that moment. This module m
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from engine import model
 from engine.decide.lineage import EXPLAINED, PendingFate, Standing, VerdictKind, settle_pending, verdict
 from engine.link.peer_link import PeerLink
@@ -33,7 +35,8 @@ SPLIT = frozenset(
 def standing(record: model.Group, handle: GroupHandle) -> Standing:
     """How the group stands here, from its record and its open volumes."""
     pending = record.pending if record.pending and record.pending.state is not SyncState.SEEDING else None
-    written = sum(v.open.dirty_blocks for v in handle.volumes if v.open is not None and v.writer is not None)
+    written = sum(volume.open.dirty_blocks for volume in handle.volumes if volume.open is not None)
+    writes = sum(volume.open.writes for volume in handle.volumes if volume.open is not None)
     return Standing(
         role=record.role,
         term=record.term,
@@ -43,6 +46,7 @@ def standing(record: model.Group, handle: GroupHandle) -> Standing:
         incoming=record.incoming.point if record.incoming else None,
         incoming_builds_on=record.incoming.builds_on if record.incoming else None,
         written=written,
+        writes=writes,
     )
 
 
@@ -60,6 +64,9 @@ def lineage_message(record: model.Group, own: Standing, *, reply: bool) -> Linea
         generation=record.generation,
         seeded=record.common is not None,
         reply=reply,
+        written=own.written,
+        rolled=own.rolled,
+        writes=own.writes,
     )
 
 
@@ -72,11 +79,23 @@ def standing_told(message: Lineage) -> Standing:
         pending=PointId(message.pending) if message.pending else None,
         resumable=message.resumable,
         incoming=PointId(message.incoming) if message.incoming else None,
-        written=message.changed_blocks,
+        written=message.written,
+        frozen=max(0, message.changed_blocks - message.written - message.rolled),
+        rolled=message.rolled,
+        writes=message.writes,
     )
 
 
-async def contact(ctx: Context, handle: GroupHandle, talk: Conversation) -> VerdictKind:
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Both sides of a group as they stand, settled, and what follows from it."""
+
+    own: Standing
+    peer: Standing
+    verdict: VerdictKind
+
+
+async def contact(ctx: Context, handle: GroupHandle, talk: Conversation) -> Contact:
     """Exchange standings, settle the pending capture of this side, return the verdict. Raises LinkLost."""
     record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
     own = standing(record, handle)
@@ -86,8 +105,9 @@ async def contact(ctx: Context, handle: GroupHandle, talk: Conversation) -> Verd
         record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
         own = standing(record, handle)
     found = verdict(own, peer)
+    handle.peer_term = max(handle.peer_term, peer.term)
     _note_split(ctx, handle, found)
-    return found
+    return Contact(own, peer, found)
 
 
 def _note_split(ctx: Context, handle: GroupHandle, found: VerdictKind) -> None:
@@ -108,6 +128,11 @@ async def answer(ctx: Context, handle: GroupHandle, link: PeerLink, message: Lin
     """Answer the peer's LINEAGE: settle what is half received here, then say how the group stands."""
     record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
     own, peer = standing(record, handle), standing_told(message)
+    handle.peer_term = max(handle.peer_term, peer.term)
+    if own.pending is not None and handle.syncing is None:
+        await _settle(ctx, handle, record, settle_pending(own, peer))
+        record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
+        own = standing(record, handle)
     if own.incoming is not None and own.incoming_builds_on != own.common and own.common is not None:
         await receive.end_session(ctx, handle)
         await staging.drop_layers(ctx, handle)

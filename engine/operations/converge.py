@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from engine import model
 from engine.decide.status import is_writable
+from engine.model import Role
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, VolumeHandle
 from engine.operations.snapshot import export_name
@@ -22,6 +23,8 @@ async def converge(ctx: Context, handle: GroupHandle) -> None:
             present(ctx, volume, record)
         else:
             await withdraw(ctx, volume)
+            if record.role is Role.DEMOTED and volume.open is not None and not volume.problem:
+                await _show(ctx, volume)
     presented = {name for _, name in ctx.presenter.exports()}
     for snapshot in [snapshot for snapshot in handle.snapshots.values() if snapshot.views]:  # one without is down
         for volume, view in zip(handle.volumes, snapshot.views, strict=True):
@@ -36,6 +39,13 @@ def present(ctx: Context, volume: VolumeHandle, record: model.Group) -> None:
         return
     volume.writer = volume.require_open().open_writer(volume.top_io)
     ctx.presenter.present(volume.name, volume.writer, read_only=False, description=f"volume of {record.name}")
+
+
+async def _show(ctx: Context, volume: VolumeHandle) -> None:
+    """A demoted volume takes no writes, but is captured: say where its image is read from. Again: nothing new."""
+    opened = volume.require_open()
+    opened.open_writer(volume.top_io)
+    await ctx.pool.over(opened.revoke_writer())
 
 
 async def withdraw(ctx: Context, volume: VolumeHandle) -> None:

@@ -80,10 +80,10 @@ class Conversation:
 
 @asynccontextmanager
 async def converse(handle: GroupHandle, link: PeerLink) -> AsyncIterator[Conversation]:
-    """Talk about the group on this link; one conversation a group at a time."""
-    assert handle.talk is None, "one conversation a group"
-    talk = handle.talk = Conversation(link)
-    try:
-        yield talk
-    finally:
-        handle.talk = None
+    """Talk about the group on this link; one conversation a group at a time: another one is waited for."""
+    async with handle.talking:
+        talk = handle.talk = Conversation(link)
+        try:
+            yield talk
+        finally:
+            handle.talk = None

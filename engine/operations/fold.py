@@ -8,6 +8,7 @@ module must never fold past a pin, nor the newest point.
 from __future__ import annotations
 
 from blockstore.fold import Fold
+from blockstore.frozen import FoldOverlay, FrozenOverlay
 from engine import model
 from engine.errors import PointPinned, RefusedByState
 from engine.operations import staging
@@ -58,7 +59,11 @@ async def finish(ctx: Context, handle: GroupHandle, layers: tuple[model.Layer, .
         pack = volume.chain[0]
         assert pack.layer_id == layer.id, "the oldest layer is the one to fold"
         opened = volume.require_open()
-        work = Fold(ctx.disk, pack, opened.store, opened.hashes, layer.point or bytes(16))
+        work: Fold | FoldOverlay
+        if isinstance(pack, FrozenOverlay):
+            work = FoldOverlay(pack, opened.store, opened.hashes, layer.point or bytes(16))
+        else:
+            work = Fold(ctx.disk, pack, opened.store, opened.hashes, layer.point or bytes(16))
         await pace(PIECE_BYTES)
         while not await ctx.pool.call(work.step, PIECE_BYTES):
             await pace(PIECE_BYTES)

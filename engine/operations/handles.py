@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blockstore.errors import VolumeFailed
+from blockstore.frozen import FrozenOverlay
 from blockstore.layer import IncomingLayer
 from blockstore.overlay import Overlay
 from blockstore.overlay_io import OverlayIO
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
 class VolumeHandle:
     """One volume of this site. `open` is None while it cannot be used; then `failure` says why.
 
-    `chain` are its sealed packs, oldest first. `retired` were folded or merged and may still be read by an image
+    `chain` are its sealed layers, oldest first. `retired` were folded or merged and may still be read by an image
     that was made before.
     """
 
     record: model.Volume
     open: Volume | None = None
     failure: str = ""
-    chain: tuple[SealedPack, ...] = ()
-    retired: list[SealedPack] = field(default_factory=list)
+    chain: tuple[SealedPack | FrozenOverlay, ...] = ()
+    retired: list[SealedPack | FrozenOverlay] = field(default_factory=list)
     top: Overlay | None = None
     top_io: OverlayIO | None = None
     writer: Writer | None = None
@@ -105,7 +106,11 @@ class GroupHandle:
     syncing: Progress | None = None
     unsettled: model.PointId | None = None
     is_split: bool = False
+    peer_term: int = 0
+    """The highest term that the peer has told of."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    talking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One conversation with the peer at a time."""
 
     @property
     def failure(self) -> str:

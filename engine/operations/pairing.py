@@ -31,9 +31,9 @@ from engine.operations.context import Context
 from engine.operations.documents import at_text
 from engine.operations.peers import refresh
 from engine.operations.volumes import check_name
-from engine.pairing_requests import InvitationDoc, PeerInvite, PeerJoin
 from engine.records import invitations, peers
 from engine.records.database import Connection
+from engine.requests import InvitationDoc, PeerInvite, PeerJoin
 from engine.settings import parse_address
 from engine.wire import invitation
 from engine.wire.hello import VERSION

@@ -14,7 +14,7 @@ from engine import model
 from engine.errors import RefusedByState, SealMismatch
 from engine.link.peer_link import PeerLink
 from engine.model import LayerId, PointId, Role, SyncId
-from engine.operations import staging
+from engine.operations import staging, volumes
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, Receiving
 from engine.operations.refusals import as_leeward, refused
@@ -123,8 +123,9 @@ async def seal(ctx: Context, handle: GroupHandle, link: PeerLink, message: Seal)
         raise RefusedByState(operation="sealing", group=handle.name, reason="this sync was given up here")
     point = _point_of(ctx, handle, receiving, receipts)
     sealed = [] if receiving.mode == "seed_delta" else list(zip(receiving.layer_ids, receipts, strict=True))
-    await ctx.database.transact(lambda conn: points.seal(conn, point, sealed))
+    await ctx.database.transact(lambda conn: points.seal(conn, point, sealed, term=handle.peer_term))
     await _extend_chains(ctx, handle, receiving, receipts)
+    await volumes.forget_planned(ctx, handle)
     await link.send(Sealed(group=handle.id, sync=message.sync, point=point.id, sealed_us=to_us(point.sealed_at)))
 
 

@@ -99,7 +99,7 @@ async def _build(ctx: Context, volume: VolumeHandle, merge: merges.Merge, pacer:
 def _packs(volume: VolumeHandle, merge: merges.Merge) -> list[SealedPack]:
     """The open inputs, which stand in a row in the volume's chain."""
     wanted = [layer.id for layer in merge.inputs]
-    packs = [pack for pack in volume.chain if pack.layer_id in wanted]
+    packs = [pack for pack in volume.chain if isinstance(pack, SealedPack) and pack.layer_id in wanted]
     assert [pack.layer_id for pack in packs] == wanted, "records and chain say the same"
     return packs
 

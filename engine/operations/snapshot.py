@@ -111,6 +111,12 @@ async def image_at(ctx: Context, volume: VolumeHandle, point: PointId) -> Image:
     return Image(opened.store, [packs[row.id] for row in below], opened.size_bytes, opened.hash_seed)
 
 
+def image_here(volume: VolumeHandle) -> Image:
+    """All that the volume holds below its top. Raises VolumeFailed."""
+    opened = volume.require_open()
+    return Image(opened.store, volume.chain, opened.size_bytes, opened.hash_seed)
+
+
 async def _chosen_point(ctx: Context, handle: GroupHandle, wanted: str | None) -> model.Point:
     """By id or number; the newest if none is named. Raises UnknownName, RefusedByState."""
     found = await ctx.database.transact(lambda conn: points.of_group(conn, handle.id))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from blockstore.blockset import RegionBits
+from blockstore.blockset import RegionBits, runs_of, split_by_region
 from blockstore.capture import Capture
 from blockstore.holes import blank_regions, read_data
 from blockstore.units import BLOCK, BLOCKS_PER_REGION, Extent, blocks_in, run_bits
@@ -53,7 +53,16 @@ class DeltaSource:
     def known_hashes(self, runs: Sequence[Extent]) -> U64 | None:
         if not self._knows:
             return None
-        return np.concatenate([self._volume.hashes.lookup(run.first, run.count) for run in runs])
+        known = np.concatenate([self._volume.hashes.lookup(run.first, run.count) for run in runs])
+        at = 0
+        for first, count in runs:
+            # The receiver has other bytes there, whatever the common point had: these are sent.
+            for region, bits in split_by_region(first, count):
+                for start, length in runs_of(self._capture.theirs(region) & bits):
+                    place = at + region * BLOCKS_PER_REGION + start - first
+                    known[place : place + length] = 0
+            at += count
+        return known
 
     def equal(self, region: int, bits: int) -> None:
         self._capture.done(region, bits)

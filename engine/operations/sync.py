@@ -19,7 +19,7 @@ from engine.decide.plan import PlanTotals, plan_volume
 from engine.decide.roles import require_legal
 from engine.errors import PeerUnreachable, RefusedByState
 from engine.model import SyncId
-from engine.operations import announce, capture
+from engine.operations import announce, capture, changed
 from engine.operations.capture import GroupCapture
 from engine.operations.contact import contact
 from engine.operations.context import Context, Progress
@@ -105,7 +105,8 @@ async def _until_done(ctx: Context, handle: GroupHandle, tally: Tally, progress:
 async def _attempt(at: Attempt) -> model.Point | None:
     await announce.announce(at.ctx, at.handle, at.talk)
     asked_at = at.ctx.clock.now()
-    found = await contact(at.ctx, at.handle, at.talk)
+    met = await contact(at.ctx, at.handle, at.talk)
+    found = met.verdict
     if found not in (VerdictKind.IN_SYNC, VerdictKind.FORWARD, VerdictKind.SEEDING):
         raise RefusedByState(operation="sync", group=at.handle.name, reason=EXPLAINED[found])
     record = await at.ctx.database.read(lambda conn: groups.by_id(conn, at.handle.id))
@@ -117,7 +118,8 @@ async def _attempt(at: Attempt) -> model.Point | None:
         await _first_pass(at, record)
     captured = at.handle.capture
     if captured is None:
-        captured = await capture.take_capture(at.ctx, at.handle, record)
+        theirs = await changed.fetch(at.handle, at.talk) if met.peer.changed else None
+        captured = await capture.take_capture(at.ctx, at.handle, record, theirs)
     return await _ship_capture(at, record, captured)
 
 

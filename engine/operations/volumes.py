@@ -187,12 +187,16 @@ def _unlink_folder(ctx: Context, record: model.Volume) -> None:
 
 
 async def forget_planned(ctx: Context, group: GroupHandle) -> None:
-    """Remove the tracking files of a promotion that did not happen. Again: nothing."""
+    """Remove tracking files that are not in force: of a promotion that did not happen, or that a role change ended.
+
+    Again: nothing.
+    """
     for handle in group.volumes:
         record = await ctx.database.read(partial(_by_id, volume=handle.record.id))
         if record.tracking_next is not None:
             await ctx.pool.call(handle.require_open().drop_tracking, record.tracking_next)
             await ctx.database.transact(partial(_unplan, volume=record.id))
+            handle.record = await ctx.database.read(partial(_by_id, volume=record.id))
 
 
 def _by_id(conn: Connection, volume: VolumeId) -> model.Volume:

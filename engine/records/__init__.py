@@ -8,6 +8,7 @@
     site.py  peers.py  volumes.py  layers.py  points.py  pins.py  groups.py  generations.py  snapshots.py  jobs.py
     events.py  invitations.py      one table each: rows <-> values of `engine.model`
     incoming.py    a sync being received: begin, renew, drop
+    roles.py       demote, its undoing, and yield; set_asides.py what is kept of what a yield discarded
     promote.py     a recovery point becomes writable: prepare, commit, cancel
     folds.py       the oldest layer goes into the base: start, finish; and what retention may fold
     merges.py      points go from the middle, and their layers into the next one: drop, start, finish, cancel

@@ -11,16 +11,19 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from engine.errors import RefusedByState
-from engine.model import GroupId, Layer, LayerId, LayerKind, LayerState, Point
-from engine.records import groups, layers, points, volumes
+from engine.model import GroupId, Layer, LayerId, LayerState, Point
+from engine.records import groups, layers, points, set_asides, volumes
 from engine.records import retention as retention_records
 
 
 def retention(conn: sqlite3.Connection, group: GroupId, keep: int) -> tuple[Point, ...]:
     """The points that may be folded away now, oldest first: those that may go, up to the first that stays.
 
-    What may go behind one that stays is dropped and merged (`merges`).
+    What may go behind one that stays is dropped and merged (`merges`). Nothing is folded while a set-aside lies in
+    the bases.
     """
+    if set_asides.holds_base(conn, group):
+        return ()
     may_go = {point.id for point in retention_records.due(conn, group, keep)}
     return tuple(takewhile(lambda point: point.id in may_go, reversed(points.of_group(conn, group))))
 
@@ -38,10 +41,13 @@ def start(conn: sqlite3.Connection, group: GroupId) -> tuple[Layer, ...]:
     found = groups.by_id(conn, group)
     if len(kept) < 2:
         raise RefusedByState(operation="fold", group=found.name, reason="it has no point but the newest")
-    points.delete(conn, kept[-1].id)
-    for volume in volumes.of_group(conn, group):
+    if set_asides.holds_base(conn, group):
+        raise RefusedByState(operation="fold", group=found.name, reason="a set-aside lies in its stores")
+    members = volumes.of_group(conn, group)
+    if not any(layers.up_to(conn, volume.id, kept[-1].id) for volume in members):
+        points.delete(conn, kept[-1].id)  # its image is the base: it ends with the next fold
+    for volume in members:
         oldest = layers.chain(conn, volume.id)[0]
-        assert oldest.kind is LayerKind.PACK, "every volume of a group with two points has a pack"
         layers.set_state(conn, [oldest.id], LayerState.FOLDING)
     return _folding(conn, group)
 

@@ -34,7 +34,7 @@ _NAMES = (
     " equal_us, generation_due, generation,"
     " pending_sync, pending_point, pending_sequence, pending_captured_us, pending_state,"
     " incoming_sync, incoming_point, incoming_sequence, incoming_builds_on, incoming_captured_us, incoming_plan,"
-    " incoming_blocks, created_us"
+    " incoming_blocks, created_us, own_image, consent_term"
 )
 _SELECT = f'SELECT {_NAMES}, (SELECT count(*) FROM pin WHERE pin.point = common_id) AS common_pins FROM "group"'
 
@@ -100,6 +100,8 @@ def _from(row: sqlite3.Row) -> Group:
         pending=_pending(row),
         incoming=_incoming(row),
         created_at=from_us(row["created_us"]),
+        own_image=bool(row["own_image"]),
+        consent_term=row["consent_term"],
     )
 
 
@@ -131,7 +133,7 @@ def _values(group: Group) -> tuple[object, ...]:
                 *(incoming.plan_digest, incoming.blocks),
             )
         ),
-        to_us(group.created_at),
+        *(to_us(group.created_at), int(group.own_image), group.consent_term),
     )
 
 

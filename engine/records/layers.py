@@ -135,10 +135,13 @@ def new_overlay(
     volume: VolumeId,
     state: LayerState,
     *,
-    builds_on: PointId,
+    builds_on: PointId | None,
     image_bytes: int,
 ) -> Layer:
-    """Name an overlay on the image of the point `builds_on`: `live`, or `open` until a promotion commits it."""
+    """Name an overlay: `live`, or `open` until a promotion commits it.
+
+    `builds_on`: the point whose image it lies on; None: all that the volume holds, which is no point (own image).
+    """
     return _fresh(
         conn, layer, volume, LayerKind.OVERLAY, state, sync=None, builds_on=builds_on, image_bytes=image_bytes
     )
@@ -168,8 +171,11 @@ def of_volume(conn: sqlite3.Connection, volume: VolumeId) -> tuple[Layer, ...]:
 
 
 def chain(conn: sqlite3.Connection, volume: VolumeId) -> tuple[Layer, ...]:
-    """The packs over the volume's base that make its image, oldest first; what is folded or set aside is not in it."""
-    return _select(conn, "volume = ? AND kind = 'pack' AND state IN ('sealed', 'folding') ORDER BY position", volume)
+    """The layers over the volume's base that make its image, oldest first, but for a live top.
+
+    Packs, and overlays that were frozen when the side yielded. What is folded or set aside is not in it.
+    """
+    return _select(conn, "volume = ? AND state IN ('sealed', 'folding') ORDER BY position", volume)
 
 
 def up_to(conn: sqlite3.Connection, volume: VolumeId, point: PointId) -> tuple[Layer, ...]:
@@ -181,7 +187,9 @@ def up_to(conn: sqlite3.Connection, volume: VolumeId, point: PointId) -> tuple[L
     if conn.execute("SELECT 1 FROM point WHERE id = ?", (point,)).fetchone() is None:
         raise UnknownName(what="point", name=point.hex())
     layers = _select(
-        conn, "volume = ? AND kind = 'pack' AND state IN ('sealed', 'folding', 'set_aside') ORDER BY position", volume
+        conn,
+        "volume = ? AND (state IN ('sealed', 'folding') OR kind = 'pack' AND state = 'set_aside') ORDER BY position",
+        volume,
     )
     for index, layer in enumerate(layers):
         if layer.point == point:
@@ -214,6 +222,16 @@ def set_state(conn: sqlite3.Connection, layers: Iterable[LayerId], state: LayerS
     for layer in layers:
         if conn.execute("UPDATE layer SET state = ? WHERE id = ?", (state.value, layer)).rowcount != 1:
             raise UnknownName(what="layer", name=layer.hex())
+
+
+def freeze(conn: sqlite3.Connection, layer: LayerId, point: PointId | None) -> None:
+    """A live overlay that nobody writes any more becomes a layer of the image; `point`: the one it ends in."""
+    changed = conn.execute(
+        "UPDATE layer SET state = 'sealed', point = ? WHERE id = ? AND kind = 'overlay' AND state = 'live'",
+        (point, layer),
+    )
+    if changed.rowcount != 1:
+        raise Raced(what="layer", name=layer.hex(), reason="it is not live")
 
 
 def set_sync(conn: sqlite3.Connection, layer: LayerId, sync: SyncId) -> None:

@@ -9,10 +9,15 @@ from __future__ import annotations
 import sqlite3
 
 from engine.errors import UnknownName
-from engine.model import GroupId, PointId, SnapshotId
+from engine.model import GroupId, PointId, SetAsideId, SnapshotId
 
 PROMOTED = "promoted"
 """Holder of what a promotion keeps until the promoted side has sealed at its peer (lineage.md 5)."""
+
+
+def of_set_aside(set_aside: SetAsideId) -> str:
+    """The holder's name of a set-aside."""
+    return f"set-aside:{set_aside.hex()}"
 
 
 def of_snapshot(snapshot: SnapshotId) -> str:

@@ -102,7 +102,16 @@ def seal(
         layers.seal(conn, layer, point.id, receipt)
     insert(conn, point)
     generations.note(conn, point.group, history)
-    after = replace(before, common=point, generation=point.generation, term=max(before.term, term), incoming=None)
+    for member in volumes.of_group(conn, point.group):
+        volumes.untrack(conn, member.id)  # what hosts had written here is in no image above this one
+    after = replace(
+        before,
+        common=point,
+        generation=point.generation,
+        term=max(before.term, term),
+        incoming=None,
+        own_image=False,
+    )
     return groups.update(conn, after, expects=before.version)
 
 

@@ -24,6 +24,7 @@ from engine.model import (
     Role,
     TrackingId,
     VolumeId,
+    require,
 )
 from engine.records import groups, incoming, layers, pins, points, volumes
 
@@ -37,23 +38,29 @@ class Top:
     tracking: TrackingId
 
 
-def prepare(conn: sqlite3.Connection, group: GroupId, point: PointId, tops: Sequence[Top]) -> tuple[Layer, ...]:
+def prepare(conn: sqlite3.Connection, group: GroupId, point: PointId | None, tops: Sequence[Top]) -> tuple[Layer, ...]:
     """Name the files that the promotion of `point` makes next; `tops` in the group's order of volumes.
+
+    None: the image that a side which yielded still holds; its tracking goes on, for its changes are not shipped yet.
 
     Returns the overlays' rows (`open` until the commit). Raises UnknownName if the point is gone; Raced when the
     group is not recovery, or a promotion is prepared.
     """
     found = groups.by_id(conn, group)
     members = volumes.of_group(conn, group)
-    points.get(conn, point)
+    if point is not None:
+        points.get(conn, point)
+    elif not found.own_image:
+        raise Raced(what="group", name=found.name, reason="it holds no image of its own any more")
     if found.role is not Role.RECOVERY:
         raise Raced(what="group", name=found.name, reason=f"it is {found.role.value} here")
     if _prepared(conn, group) or [top.volume for top in tops] != [volume.id for volume in members]:
         raise Raced(what="group", name=found.name, reason="a promotion is under way, or its volumes are others")
     made = []
     for top, volume in zip(tops, members, strict=True):
-        volumes.plan_tracking(conn, volume.id, top.tracking)
-        below = layers.up_to(conn, volume.id, point)
+        if point is not None:
+            volumes.plan_tracking(conn, volume.id, top.tracking)
+        below = layers.up_to(conn, volume.id, point) if point is not None else layers.chain(conn, volume.id)
         size = below[-1].image_bytes if below else volume.size_bytes
         made.append(layers.new_overlay(conn, top.layer, volume.id, LayerState.OPEN, builds_on=point, image_bytes=size))
     return tuple(made)
@@ -62,7 +69,7 @@ def prepare(conn: sqlite3.Connection, group: GroupId, point: PointId, tops: Sequ
 def commit(
     conn: sqlite3.Connection,
     group: GroupId,
-    point: PointId,
+    point: PointId | None,
     nonces: Mapping[VolumeId, bytes],
     *,
     term: int,
@@ -78,24 +85,26 @@ def commit(
     found = groups.by_id(conn, group)
     if found.version != expects:
         raise Raced(what="group", name=found.name, reason=f"it is no longer at version {expects}")
-    chosen = points.get(conn, point)
     tops = {layer.volume: layer for layer in _prepared(conn, group)}
     members = volumes.of_group(conn, group)
     if found.role is not Role.RECOVERY or any(
-        volume.id not in tops or tops[volume.id].builds_on != point or volume.tracking_next is None
+        volume.id not in tops
+        or tops[volume.id].builds_on != point
+        or (volume.tracking_next if point is not None else volume.tracking) is None
         for volume in members
     ):
         raise Raced(what="group", name=found.name, reason="this promotion is no longer prepared")
     assert term > found.term, "a promotion raises the term"
     dropped = incoming.drop(conn, group)
     for volume in members:
-        assert volume.tracking_next is not None
-        _set_aside(conn, volume.id, point)
         layers.set_state(conn, [tops[volume.id].id], LayerState.LIVE)
         volumes.set_top(conn, volume.id, tops[volume.id].id)
-        volumes.opened(conn, volume.id, tracking=volume.tracking_next, nonce=nonces[volume.id])
-    _pin(conn, group, chosen, found.common)
-    promoted = replace(dropped, role=Role.PROTECTED, term=term, generation_due=True)
+        if point is not None:
+            _set_aside(conn, volume.id, point)
+            volumes.opened(conn, volume.id, tracking=require(volume.tracking_next), nonce=nonces[volume.id])
+    if point is not None:
+        _pin(conn, group, points.get(conn, point), found.common)
+    promoted = replace(dropped, role=Role.PROTECTED, term=term, generation_due=True, own_image=False)
     return groups.update(conn, promoted, expects=dropped.version)
 
 

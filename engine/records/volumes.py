@@ -170,6 +170,11 @@ def plan_tracking(conn: sqlite3.Connection, volume: VolumeId, tracking: Tracking
     _set(conn, volume, "tracking_next = ?", tracking)
 
 
+def untrack(conn: sqlite3.Connection, volume: VolumeId) -> None:
+    """No tracking is in force any more; `tracking_next` names the files that are to go."""
+    _set(conn, volume, "tracking_next = coalesce(tracking, tracking_next), tracking = NULL, nonce = ?", bytes(16))
+
+
 def set_top(conn: sqlite3.Connection, volume: VolumeId, top: LayerId | None) -> None:
     """The overlay that takes the volume's writes; None: its store does."""
     _set(conn, volume, "top = ?", top)

@@ -47,6 +47,9 @@ PIECES = 64
 PAYLOAD_BYTES = FRAME_HEAD_BYTES + BLOCKS_BYTES
 """The payload of one DATA frame, whatever its codec: a compressed piece is never longer than its input."""
 
+CHANGED_REGIONS = 1024
+"""Regions of one CHANGED, at 4 bytes and 128 bytes of bits each."""
+
 VOLUMES = 256
 """Volumes of one group."""
 

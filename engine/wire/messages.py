@@ -141,6 +141,43 @@ class Lineage(Struct, frozen=True):
     generation: Id | None
     seeded: bool
     reply: bool
+    written: Count = 0
+    rolled: Count = 0
+    writes: Count = 0
+
+
+class AskChanged(Struct, frozen=True):
+    """Which blocks of this volume did the recovery side change since the common point? From `region` on."""
+
+    group: Id
+    volume_index: Index
+    region: Number
+
+
+class Changed(Struct, frozen=True):
+    """Answers ASK_CHANGED: regions (u32 LE each, ascending), 128 bytes of bits for each, and where to ask on."""
+
+    group: Id
+    volume_index: Index
+    regions: Annotated[bytes, Meta(max_length=4 * limits.CHANGED_REGIONS)]
+    bits: Annotated[bytes, Meta(max_length=128 * limits.CHANGED_REGIONS)]
+    next_region: Number | None
+
+
+class AskYield(Struct, frozen=True):
+    """Give way: become recovery. `token`: of the decision to discard what was written; else only if nothing was."""
+
+    group: Id
+    operation: Literal["reverse", "restore"]
+    token: Code | None
+
+
+class Yielded(Struct, frozen=True):
+    """It has. `set_aside` names what it keeps aside: `blocks`."""
+
+    group: Id
+    set_aside: Name | None
+    blocks: Count
 
 
 class VolumePlan(Struct, frozen=True):
@@ -281,6 +318,10 @@ Message: TypeAlias = (
     | GroupAccepted
     | GroupWithdrawn
     | Lineage
+    | AskChanged
+    | Changed
+    | AskYield
+    | Yielded
     | Begin
     | Resume
     | Data
@@ -307,6 +348,10 @@ TYPES: Final[dict[int, type[Struct]]] = {
     17: GroupAccepted,
     18: GroupWithdrawn,
     19: Lineage,
+    20: AskChanged,
+    21: Changed,
+    22: AskYield,
+    23: Yielded,
     32: Begin,
     33: Resume,
     34: Data,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from engine.pairing_requests import PeerInvite, PeerJoin, recorded
-from engine.requests import PeerAdd
+from engine.requests import PeerAdd, PeerInvite, PeerJoin, recorded
 
 TOKEN, OTHER = "leeward1aaaa", "leeward1bbbb"
 

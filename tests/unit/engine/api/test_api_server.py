@@ -22,8 +22,7 @@ from engine import requests as ask
 from engine.api.client import Client
 from engine.api.replies import RemoteError
 from engine.errors import DaemonForeign, DaemonLost, DaemonUnreachable, LeewardError
-from engine.pairing_requests import PeerInvite, PeerJoin
-from engine.requests import REQUESTS, JobDoc
+from engine.requests import REQUESTS, JobDoc, PeerInvite, PeerJoin
 
 
 def raw(data: Path, method: str, path: str, body: str | bytes | None = None) -> tuple[int, Any]:
@@ -109,6 +108,10 @@ def test_each_kind_of_request_arrives_whole_with_its_key(api: ApiThread, client:
         ask.SnapshotReset("g", "n"),
         ask.SnapshotDelete("g", "n"),
         ask.Promote("g", True),
+        ask.Demote("g", True),
+        ask.Reverse("g", True, "0123456789abcdef", True),
+        ask.Restore("g", "0123456789abcdef", True),
+        ask.SetAsideDrop("g", "aside-1"),
     ]
     assert {type(request) for request in sent} == set(REQUESTS.values())
     for number, request in enumerate(sent):

@@ -40,7 +40,11 @@ SAMPLES: list[m.Message] = [
     m.GroupOffer(GROUP, "mail", 1, 24, 300, (m.VolumeOffer(VOLUME, "disk", 10 << 30, (1 << 64) - 1),)),
     m.GroupAccepted(GROUP, (VOLUME, OTHER_VOLUME)),
     m.GroupWithdrawn(GROUP),
-    m.Lineage(GROUP, "protected", 1, PARENT, 11, POINT, True, None, 5120, GENERATION, True, False),
+    m.Lineage(GROUP, "protected", 1, PARENT, 11, POINT, True, None, 5120, GENERATION, True, False, 5000, 120, 77),
+    m.AskChanged(GROUP, 0, 4096),
+    m.Changed(GROUP, 0, bytes.fromhex("0500000007000000"), bytes(range(256)), 9),
+    m.AskYield(GROUP, "restore", "0123456789abcdef"),
+    m.Yielded(GROUP, "set-aside-1", 5),
     m.Begin(
         GROUP, SYNC, POINT, 12, PARENT, "delta", NOW_US, GENERATION, (m.VolumePlan(VOLUME, 10 << 30, 5120, id_of(10)),)
     ),

@@ -1,0 +1,154 @@
+"""Reverse and restore: after a promotion, one of two writable sides gives way, by the verdict both came to.
+
+Reverse: the side that was protected before yields. Restore: the promoted one does, and a demoted old side is
+protected again. Whoever is asked to discard something says what, and runs only with the token of that decision or
+with the operator's word under the hold. This module must never let the side yield that holds writes unnamed.
+"""
+
+from __future__ import annotations
+
+from engine import model
+from engine.decide import yielding
+from engine.decide.lineage import Standing
+from engine.errors import PeerUnreachable, RefusedByState, TokenStale, WouldDiscard
+from engine.link.peer_link import PeerLink
+from engine.model import Role
+from engine.operations.contact import Contact, contact
+from engine.operations.context import Context
+from engine.operations.converge import converge
+from engine.operations.conversation import converse
+from engine.operations.handles import GroupHandle
+from engine.operations.yielding import give_way
+from engine.records import groups, roles
+from engine.requests import Restore, Reverse, YieldDoc
+from engine.wire.messages import AskYield, Yielded
+
+
+async def reverse(ctx: Context, handle: GroupHandle, request: Reverse) -> YieldDoc:
+    """Asked at either side: the old one yields. Raises PeerUnreachable, RefusedByState, WouldDiscard, TokenStale."""
+    if await _role(ctx, handle) is Role.RECOVERY:
+        return await _doc(ctx, handle, None)
+    met, asked = await _meet(ctx, handle, "reverse", request)
+    if asked is not None:
+        return await _doc(ctx, handle, asked)
+    own, peer = met.own, met.peer
+    if request.discard:
+        reason = yielding.why_not_discard(peer, met.verdict)
+    else:
+        reason = yielding.why_not_reverse(own, peer, met.verdict, await _consent(ctx, handle))
+    if reason and not request.discard and own.written and own.term < peer.term:
+        raise WouldDiscard(group=handle.name, reason=reason, blocks=own.written, token=_token(handle, own, peer))
+    if reason:
+        raise RefusedByState(operation="reverse", group=handle.name, reason=reason)
+    if request.discard and request.token is None and own.written and not request.confirmed:
+        what = f"{own.written} blocks written here since the newest common point would be set aside"
+        raise WouldDiscard(group=handle.name, reason=what, blocks=own.written, token=_token(handle, own, peer))
+
+    def guard(record: model.Group, now: Standing) -> str:
+        if request.token is not None:
+            _check_token(handle, request.token, now, peer)
+        if request.discard:
+            return "" if now.common == own.common else "its newest common point is another one by now"
+        return yielding.why_not_reverse(now, peer, met.verdict, record.consent_term)
+
+    async with handle.lock:
+        kept = await give_way(ctx, handle, "reverse", guard, term=peer.term)
+    return await _doc(ctx, handle, Yielded(handle.id, kept.name if kept else None, kept.blocks if kept else 0))
+
+
+async def restore(ctx: Context, handle: GroupHandle, request: Restore) -> YieldDoc:
+    """Asked at the old side: the promoted one yields, then this one is protected. Raises as `reverse`."""
+    link = _link(ctx, handle)
+    if await _role(ctx, handle) is Role.RECOVERY:
+        reason = "this site is recovery; run `leeward restore` at the site that was protected before"
+        raise RefusedByState(operation="restore", group=handle.name, reason=reason)
+    async with converse(handle, link) as talk:
+        met = await contact(ctx, handle, talk)
+        if not met.peer.is_writable:
+            asked = Yielded(handle.id, None, 0)  # it has given way before: only the second half is left
+        else:
+            _check_restore(handle, request, met)
+            asked = await talk.ask(AskYield(handle.id, "restore", _token(handle, met.peer, met.own)), Yielded)
+    await undo_demote(ctx, handle)
+    return await _doc(ctx, handle, asked)
+
+
+def _check_restore(handle: GroupHandle, request: Restore, met: Contact) -> None:
+    reason = yielding.why_not_restore(met.own, met.peer, met.verdict)
+    if reason:
+        raise RefusedByState(operation="restore", group=handle.name, reason=reason)
+    if request.token is not None:
+        _check_token(handle, request.token, met.peer, met.own)
+    elif met.peer.written and not request.confirmed:
+        what = f"{met.peer.written} blocks written at the promoted site since the common point would be set aside"
+        token = _token(handle, met.peer, met.own)
+        raise WouldDiscard(group=handle.name, reason=what, blocks=met.peer.written, token=token)
+
+
+async def undo_demote(ctx: Context, handle: GroupHandle) -> None:
+    """Protected again where it was demoted, in the same term, its exports up. Elsewhere: nothing."""
+    async with handle.lock:
+        record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
+        if record.role is not Role.DEMOTED:
+            return
+        await ctx.database.transact(lambda conn: roles.undo_demote(conn, handle.id, expects=record.version))
+        await converge(ctx, handle)
+    ctx.report("info", "demote_undone", f"Group {handle.name} is protected here again.", group=handle.name)
+
+
+async def answer(ctx: Context, handle: GroupHandle, link: PeerLink, message: AskYield) -> None:
+    """The peer asks this side to yield. Under the group's lock. Raises RefusedByState, TokenStale."""
+    term = handle.peer_term
+
+    def guard(record: model.Group, now: Standing) -> str:
+        winner = Standing(Role.PROTECTED, term, now.common)
+        if message.token is not None:
+            _check_token(handle, message.token, now, winner)
+            return ""
+        may = not now.written or (record.role is Role.DEMOTED and record.consent_term == term)
+        return "" if may else f"{now.written} blocks were written here since the newest common point"
+
+    kept = await give_way(ctx, handle, message.operation, guard, term=term)
+    await link.send(Yielded(handle.id, kept.name if kept else None, kept.blocks if kept else 0))
+
+
+async def _meet(ctx: Context, handle: GroupHandle, operation: str, request: Reverse) -> tuple[Contact, Yielded | None]:
+    """Contact; where the other side is the old one, it is asked to yield, and its answer is the second value."""
+    async with converse(handle, _link(ctx, handle)) as talk:
+        met = await contact(ctx, handle, talk)
+        is_peers = met.verdict in yielding.BOTH_WRITABLE and met.peer.term < met.own.term
+        if not is_peers or request.discard:
+            return met, None
+        return met, await talk.ask(AskYield(handle.id, "reverse", None), Yielded)
+
+
+def _link(ctx: Context, handle: GroupHandle) -> PeerLink:
+    link = ctx.links.get(handle.peer)
+    if link is None:
+        raise PeerUnreachable(peer=handle.peer)
+    if handle.syncing is not None:
+        raise RefusedByState(operation="role change", group=handle.name, reason="a sync of it runs; wait for its end")
+    return link
+
+
+async def _role(ctx: Context, handle: GroupHandle) -> Role:
+    return (await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))).role
+
+
+async def _consent(ctx: Context, handle: GroupHandle) -> int | None:
+    return (await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))).consent_term
+
+
+def _token(handle: GroupHandle, loser: Standing, winner: Standing) -> str:
+    return yielding.token(handle.id, loser, winner)
+
+
+def _check_token(handle: GroupHandle, token: str, loser: Standing, winner: Standing) -> None:
+    if token != _token(handle, loser, winner):
+        raise TokenStale(group=handle.name)
+
+
+async def _doc(ctx: Context, handle: GroupHandle, yielded: Yielded | None) -> YieldDoc:
+    record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
+    aside, blocks = (yielded.set_aside, yielded.blocks) if yielded is not None else (None, 0)
+    return YieldDoc(group=handle.name, role=record.role.value, set_aside=aside, set_aside_blocks=blocks)

@@ -1,0 +1,101 @@
+"""Role changes but promotion, each one transaction for the whole group: demote, its undoing, and yield (lineage.md 5).
+
+The caller holds the writers and has flushed what they wrote. Everything is compared with `version`: whoever
+decided on an older one has lost. This module must never touch a file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from datetime import datetime
+
+from engine.decide.yielding import Yield
+from engine.errors import Raced
+from engine.model import Group, GroupId, LayerState, Point, Role, SetAside
+from engine.records import groups, incoming, layers, pins, points, set_asides, volumes
+
+
+def demote(conn: sqlite3.Connection, group: GroupId, *, consent_term: int | None, expects: int) -> Group:
+    """Hosts may not write any more; the image stays what it is. Raises Raced."""
+    before = groups.by_id(conn, group)
+    if before.role is Role.RECOVERY:
+        raise Raced(what="group", name=before.name, reason="it is recovery here")
+    return groups.update(conn, replace(before, role=Role.DEMOTED, consent_term=consent_term), expects=expects)
+
+
+def undo_demote(conn: sqlite3.Connection, group: GroupId, *, expects: int) -> Group:
+    """Protected again, in the same term, with every set as it was. Raises Raced."""
+    before = groups.by_id(conn, group)
+    if before.role is not Role.DEMOTED:
+        raise Raced(what="group", name=before.name, reason=f"it is {before.role.value} here")
+    return groups.update(conn, replace(before, role=Role.PROTECTED, consent_term=None), expects=expects)
+
+
+def give_way(
+    conn: sqlite3.Connection,
+    group: GroupId,
+    how: Yield,
+    kept: SetAside | None,
+    *,
+    term: int,
+    at: datetime,
+    expects: int,
+) -> Group:
+    """This side becomes recovery (lineage.md 5, "yield", step 4).
+
+    `kept`: what is set aside by it, None where nothing was written. Raises Raced: a sync is under way, or the group
+    changed since `expects`.
+    """
+    before = groups.by_id(conn, group)
+    if before.version != expects or before.role is Role.RECOVERY or before.pending is not None:
+        raise Raced(what="group", name=before.name, reason="it changed meanwhile, or a sync of it is under way")
+    assert before.common is not None, "only a side with a common point yields"
+    if kept is not None:
+        set_asides.insert(conn, kept)
+    if how is Yield.TO_POINT:
+        _discard_tops(conn, group, is_kept=kept is not None)
+    else:
+        _freeze_tops(conn, group, before.common if how is Yield.AS_POINT else None)
+        if how is Yield.AS_POINT:
+            _insert_point(conn, before.common, at)
+    if how is not Yield.OWN_IMAGE:
+        for volume in volumes.of_group(conn, group):
+            volumes.untrack(conn, volume.id)
+    pins.unpin_group(conn, group, pins.PROMOTED)
+    before = incoming.drop(conn, group)
+    after = replace(
+        before,
+        role=Role.RECOVERY,
+        term=max(before.term, term),
+        generation_due=False,
+        consent_term=None,
+        own_image=how is Yield.OWN_IMAGE,
+    )
+    return groups.update(conn, after, expects=before.version)
+
+
+def _discard_tops(conn: sqlite3.Connection, group: GroupId, *, is_kept: bool) -> None:
+    """The writes since the promotion are set aside, or were none; layers above an older promoted point count again."""
+    for volume in volumes.of_group(conn, group):
+        if volume.top is not None:
+            layers.set_state(conn, [volume.top], LayerState.SET_ASIDE if is_kept else LayerState.DEAD)
+            volumes.set_top(conn, volume.id, None)
+        rolled = [
+            layer.id
+            for layer in layers.in_state(conn, LayerState.SET_ASIDE, group=group)
+            if layer.volume == volume.id and layer.point is not None
+        ]
+        layers.set_state(conn, rolled, LayerState.SEALED)
+
+
+def _freeze_tops(conn: sqlite3.Connection, group: GroupId, point: Point | None) -> None:
+    for volume in volumes.of_group(conn, group):
+        if volume.top is not None:
+            layers.freeze(conn, volume.top, point.id if point is not None else None)
+            volumes.set_top(conn, volume.id, None)
+
+
+def _insert_point(conn: sqlite3.Connection, common: Point, at: datetime) -> None:
+    if points.find(conn, common.id) is None:
+        points.insert(conn, replace(common, sealed_at=common.sealed_at or at))
