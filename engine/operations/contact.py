@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from blockstore.units import blocks_in
 from engine import model
 from engine.decide.lineage import EXPLAINED, PendingFate, Standing, VerdictKind, settle_pending, verdict
 from engine.link.peer_link import PeerLink
@@ -16,7 +17,7 @@ from engine.operations import receive, staging
 from engine.operations.capture import adopt, forget_pending
 from engine.operations.context import Context
 from engine.operations.conversation import Conversation
-from engine.operations.handles import GroupHandle
+from engine.operations.handles import GroupHandle, VolumeHandle
 from engine.records import groups
 from engine.wire.messages import Lineage
 
@@ -35,7 +36,7 @@ SPLIT = frozenset(
 def standing(record: model.Group, handle: GroupHandle) -> Standing:
     """How the group stands here, from its record and its open volumes."""
     pending = record.pending if record.pending and record.pending.state is not SyncState.SEEDING else None
-    written = sum(volume.open.dirty_blocks for volume in handle.volumes if volume.open is not None)
+    written = sum(_written(volume) for volume in handle.volumes)
     writes = sum(volume.open.writes for volume in handle.volumes if volume.open is not None)
     return Standing(
         role=record.role,
@@ -48,6 +49,13 @@ def standing(record: model.Group, handle: GroupHandle) -> Standing:
         written=written,
         writes=writes,
     )
+
+
+def _written(volume: VolumeHandle) -> int:
+    """Blocks written at this side. Tracked, but not to be read now: nobody knows, so it is every block."""
+    if volume.open is not None and (volume.open.is_tracked or volume.record.tracking is None):
+        return volume.open.dirty_blocks
+    return blocks_in(volume.record.size_bytes) if volume.record.tracking is not None else 0
 
 
 def lineage_message(record: model.Group, own: Standing, *, reply: bool) -> Lineage:

@@ -17,7 +17,7 @@ from engine.operations import snapshot, staging
 from engine.operations import volumes as volume_stories
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, VolumeHandle
-from engine.records import groups, peers, retention, volumes
+from engine.records import groups, peers, retention, set_asides, volumes
 from engine.records.columns import Connection
 from engine.requests import GroupCreate, GroupSet
 
@@ -131,8 +131,12 @@ async def remove(ctx: Context, handle: GroupHandle) -> None:
 
 
 async def check_removable(ctx: Context, handle: GroupHandle) -> None:
-    """Raises RefusedByState while snapshots of the group stand. Deleted ones are cleared away first."""
+    """Raises RefusedByState while snapshots of the group or set-asides stand. Deleted ones are cleared away first."""
     await snapshot.clear_away(ctx, handle)
     if handle.snapshots:
         name = next(iter(handle.snapshots))
         raise RefusedByState(operation="group remove", group=handle.name, reason=f"it has snapshot {name}")
+    kept = await ctx.database.read(lambda conn: set_asides.of_group(conn, handle.id))
+    if kept:
+        reason = f"it has set-aside {kept[0].name}; drop it first: nothing else lets go of what it holds"
+        raise RefusedByState(operation="group remove", group=handle.name, reason=reason)

@@ -8,7 +8,7 @@ It never needs the peer. Nothing of the point or above is folded from now on. Th
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blockstore.overlay import Overlay
 from blockstore.overlay_io import OverlayIO
@@ -89,6 +89,7 @@ async def promote(ctx: Context, handle: GroupHandle, request: Promote, *, agains
         await _give_up(ctx, handle, prepared)
         raise
     for volume, made in zip(handle.volumes, prepared, strict=True):
+        volume.record = replace(volume.record, top=LayerId(made.overlay.layer_id))
         await bind_top(ctx, volume, point, made.overlay)
     await staging.remove_dead(ctx, handle.volumes)
     ctx.report("warning", "promoted", f"Group {handle.name} is protected here, term {record.term}.", group=handle.name)

@@ -6,13 +6,27 @@ every block by hash. This module must never trust a bit from before the failure.
 
 from __future__ import annotations
 
-from engine.model import Role, VolumeState
-from engine.operations import volumes
+from blockstore.overlay_io import OverlayIO
+from engine.model import LayerId, Role, VolumeState
+from engine.operations import promote, snapshot, volumes
 from engine.operations.context import Context
 from engine.operations.converge import converge, withdraw
 from engine.operations.handles import GroupHandle, VolumeHandle
-from engine.records import groups
+from engine.records import groups, layers
 from engine.records import volumes as records
+
+
+async def _read_anew(ctx: Context, handle: VolumeHandle, group: GroupHandle) -> None:
+    """What lies on the volume's image reads the store that is open now."""
+    if handle.top is not None:
+        top = handle.top
+        row = await ctx.database.read(lambda conn: layers.get(conn, LayerId(top.layer_id)))
+        await promote.bind_top(ctx, handle, row.builds_on, top)
+    index = group.volumes.index(handle)
+    for shown in [shown for shown in group.snapshots.values() if shown.views]:
+        await ctx.presenter.withdraw(snapshot.export_name(handle.name, shown.record.name))
+        image = await snapshot.image_at(ctx, handle, shown.record.point)
+        shown.views[index] = OverlayIO(shown.overlays[index], image)
 
 
 async def reopen(ctx: Context, handle: VolumeHandle, group: GroupHandle | None) -> None:
@@ -34,7 +48,9 @@ async def reopen(ctx: Context, handle: VolumeHandle, group: GroupHandle | None) 
     if group is None:
         return
     record = await ctx.database.read(lambda conn: groups.by_id(conn, group.id))
-    if record.role is not Role.RECOVERY:
+    handle.record = await ctx.database.read(lambda conn: records.by_id(conn, handle.record.id))
+    if record.role is not Role.RECOVERY or handle.record.tracking is not None:  # it gave way with writes of its own
         await volumes.start_tracking(ctx, handle)
+    await _read_anew(ctx, handle, group)
     await converge(ctx, group)
     ctx.report("info", "volume_reopened", f"Volume {handle.name} is open again.", group=group.name)

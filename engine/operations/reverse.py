@@ -7,10 +7,12 @@ with the operator's word under the hold. This module must never let the side yie
 
 from __future__ import annotations
 
+import contextlib
+
 from engine import model
 from engine.decide import yielding
 from engine.decide.lineage import Standing
-from engine.errors import PeerUnreachable, RefusedByState, TokenStale, WouldDiscard
+from engine.errors import PeerRefused, PeerUnreachable, RefusedByState, TokenStale, WouldDiscard
 from engine.link.peer_link import PeerLink
 from engine.model import Role
 from engine.operations.contact import Contact, contact
@@ -53,7 +55,17 @@ async def reverse(ctx: Context, handle: GroupHandle, request: Reverse) -> YieldD
 
     async with handle.lock:
         kept = await give_way(ctx, handle, "reverse", guard, term=peer.term)
+    await _tell(ctx, handle)
     return await _doc(ctx, handle, Yielded(handle.id, kept.name if kept else None, kept.blocks if kept else 0))
+
+
+async def _tell(ctx: Context, handle: GroupHandle) -> None:
+    """Contact once more, so that the other side stops calling it split, and promises are kept again. It may be away."""
+    link = ctx.links.get(handle.peer)
+    if link is not None:
+        with contextlib.suppress(PeerUnreachable, PeerRefused):  # the contact of its next link tells it
+            async with converse(handle, link) as talk:
+                await contact(ctx, handle, talk)
 
 
 async def restore(ctx: Context, handle: GroupHandle, request: Restore) -> YieldDoc:
@@ -69,6 +81,7 @@ async def restore(ctx: Context, handle: GroupHandle, request: Restore) -> YieldD
         else:
             _check_restore(handle, request, met)
             asked = await talk.ask(AskYield(handle.id, "restore", _token(handle, met.peer, met.own)), Yielded)
+    handle.is_split = False
     await undo_demote(ctx, handle)
     return await _doc(ctx, handle, asked)
 
@@ -119,7 +132,9 @@ async def _meet(ctx: Context, handle: GroupHandle, operation: str, request: Reve
         is_peers = met.verdict in yielding.BOTH_WRITABLE and met.peer.term < met.own.term
         if not is_peers or request.discard:
             return met, None
-        return met, await talk.ask(AskYield(handle.id, "reverse", None), Yielded)
+        asked = await talk.ask(AskYield(handle.id, "reverse", None), Yielded)
+    handle.is_split = False
+    return met, asked
 
 
 def _link(ctx: Context, handle: GroupHandle) -> PeerLink:

@@ -137,7 +137,8 @@ async def resume_tracking(
 ) -> None:
     """Open the tracking in force and put its new live maps in force. Raises TrackingLost, OSError."""
     opened = handle.require_open()
-    found = await ctx.pool.call(opened.open_tracking, tracking, nonce=nonce, clean=clean, pending=pending)
+    open_it = partial(opened.open_tracking, nonce=nonce, clean=clean, pending=pending, writes=handle.record.writes)
+    found = await ctx.pool.call(open_it, tracking)
 
     def commit(conn: Connection) -> model.Volume:
         volumes.opened(conn, handle.record.id, tracking=tracking, nonce=found.nonce, writes=found.writes)

@@ -34,6 +34,7 @@ class Pair:
         size: str = "64M",
         plain: bool = False,
         keep: int = 24,
+        rpo: str | None = None,
         stores: list[Path] | None = None,
         recovery_stores: list[Path] | None = None,
     ) -> None:
@@ -45,6 +46,7 @@ class Pair:
         self._size = size
         self._plain = plain
         self._keep = keep
+        self._promise = ["--rpo", rpo] if rpo else []
         self._stores = stores
         self._recovery_stores = recovery_stores
 
@@ -64,7 +66,9 @@ class Pair:
                 store = str(self.east.folder / f"{name}.store")
                 self.east.run("volume", "add", name, "--store", store, "--size", self._size)
         volumes = [word for name in self.volumes for word in ("--volume", name)]
-        self.east.run("group", "create", self.group, *volumes, "--peer", "west", "--keep", str(self._keep))
+        self.east.run(
+            "group", "create", self.group, *volumes, "--peer", "west", "--keep", str(self._keep), *self._promise
+        )
         self.wait_connected()
 
     def introduce(self) -> None:
