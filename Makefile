@@ -10,7 +10,7 @@ KILLS ?= 200
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports unit tidy interop system kills sim fuzz crash crash-sampled bench docs format \
+.PHONY: help demo drill test lint types imports unit tidy interop system kills sim fuzz crash crash-sampled bench docs format \
 	tools venv lock clean
 
 help: ## show this list
@@ -18,6 +18,9 @@ help: ## show this list
 
 demo: tools venv ## two daemons, a real image, an increment, two kills, a promotion
 	$(BIN)/leeward demo
+
+drill: tools venv ## test copy, planned move, disaster, split brain, failback: every image compared at every step
+	$(BIN)/leeward demo --drill
 
 test: tools lint types imports unit tidy interop system sim fuzz crash-sampled ## everything CI runs, under 15 minutes on 2 cores
 	@echo "make test: all passed"

@@ -66,11 +66,17 @@ def completion(ctx: click.Context, call: Call, shell: str) -> None:
 
 
 @click.command()
+@click.option(
+    "--drill", is_flag=True, help="Tell the changes of roles: test copy, move, disaster, split brain, failback."
+)
 @common
 @click.pass_context
-def demo(ctx: click.Context, call: Call) -> None:
+def demo(ctx: click.Context, call: Call, drill: bool) -> None:
     """Watch two daemons replicate a real image, be killed, and bring it up again."""
-    from engine.cli.demo import run
+    if drill:
+        from engine.cli.drill import run
+    else:
+        from engine.cli.demo import run
 
     if not call.as_json:
         ctx.exit(run(output.line))

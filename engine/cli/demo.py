@@ -7,71 +7,39 @@ cleans up, and fails loudly when a step is not what it says. It must never print
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
-import shutil
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from engine.cli.demo_site import DemoSite, run_tool
+from engine.cli.demo_site import (
+    BLOCK,
+    Say,
+    Stopwatch,
+    Story,
+    digest_of,
+    free_blocks,
+    make_file_system,
+    megabytes,
+    perform,
+    run_tool,
+    write_blocks,
+)
 
 IMAGE_MIB = 192
 TOUCHED_BLOCKS = 400
-BLOCK = 4096
-TOOLS = {"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "nbdcopy": "libnbd-bin", "qemu-io": "qemu-utils"}
 
 
-class DemoFailed(Exception):
-    """A step was not what the demo says it is."""
-
-
-def run(say: Callable[[str], None]) -> int:
+def run(say: Say) -> int:
     """Tell the story through `say`, one line at a time. Returns the exit status: 0, or 1 if a step failed."""
-    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool, path=_path()) is None})
-    if missing:
-        say(f"The demo needs a few common tools. Install them with: apt-get install {' '.join(missing)}")
-        return 1
-    with tempfile.TemporaryDirectory(prefix="leeward-demo-") as folder:
-        story = Story(Path(folder), say)
-        try:
-            story.tell()
-        except DemoFailed as failure:
-            say(f"\nThe demo FAILED: {failure}")
-            return 1
-        finally:
-            story.close()
-    return 0
+    return perform("demo", Replication, say)
 
 
-def _path() -> str:
-    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+class Replication(Story):
+    """The steps in order."""
 
-
-def megabytes(count: int) -> str:
-    """Bytes in MiB, for a person."""
-    return f"{count / (1 << 20):.1f} MiB"
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class Story:
-    """The steps in order. `close` kills what still runs."""
-
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self.folder = folder
-        self.say = say
-        self.harbour = DemoSite(folder, "harbour")
-        self.lee = DemoSite(folder, "lee")
-        self.export = ""
+    export = ""
 
     def tell(self) -> None:
+        self.say("1. Two sites: 'harbour' (protected) and 'lee' (recovery), a daemon each, on this host's loopback.")
         self.start_pair()
         self.write_image()
         self.first_sync()
@@ -80,39 +48,15 @@ class Story:
         self.kill_both()
         self.bring_up(captured)
 
-    def close(self) -> None:
-        self.harbour.kill()
-        self.lee.kill()
-
-    def start_pair(self) -> None:
-        self.say("1. Two sites: 'harbour' (protected) and 'lee' (recovery), a daemon each, on this host's loopback.")
-        began = time.monotonic()
-        for site in (self.harbour, self.lee):
-            site.init()
-            site.start()
-        self.harbour.command("peer", "add", "lee", "--address", self.lee.listen, "--fingerprint", self.lee.fingerprint)
-        self.lee.command(
-            "peer", "add", "harbour", "--address", self.harbour.listen, "--fingerprint", self.harbour.fingerprint
-        )
-        self.say(
-            f"   Started and paired in {time.monotonic() - began:.1f} s; each pinned the other's certificate"
-            f" ({self.lee.fingerprint[:23]}...), the link is TLS 1.3."
-        )
-
     def write_image(self) -> None:
-        tree = self.folder / "tree"
-        files = make_tree(tree)
         image = self.folder / "ext4.img"
-        run_tool("mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(image), f"{IMAGE_MIB}M")
-        size = image.stat().st_size
-        self.harbour.command("volume", "add", "data", "--store", str(self.folder / "data.store"), "--size", str(size))
-        group = self.harbour.command("group", "create", "ships", "--volume", "data", "--peer", "lee")
-        self.export = group["volumes"][0]["export"]
-        began = time.monotonic()
+        files = make_file_system(image, IMAGE_MIB)
+        (self.export,) = self.protect({"data": image})
+        watch = Stopwatch()
         run_tool("nbdcopy", "--flush", str(image), self.export)
         self.say(
             f"2. A real ext4 file system of {IMAGE_MIB} MiB with {files} files, written by nbdcopy to {self.export}"
-            f" in {time.monotonic() - began:.1f} s."
+            f" in {watch.seconds:.1f} s."
         )
 
     def first_sync(self) -> None:
@@ -139,31 +83,10 @@ class Story:
 
     def touch_free_space(self, blocks: list[int]) -> int:
         """Write new content over blocks that the file system does not use; returns the bytes written."""
-        free = self.free_blocks()
+        free = free_blocks(self.folder / "ext4.img")
         chosen = sorted(set(blocks) & free) or sorted(free)[:TOUCHED_BLOCKS]
-        commands: list[str] = []
-        for number, block in enumerate(chosen):
-            commands += ["-c", f"write -P {1 + number % 250} {block * BLOCK} {BLOCK}"]
-        run_tool("qemu-io", "-f", "raw", "-t", "writeback", *commands, "-c", "flush", self.export)
+        write_blocks(self.export, [f"-P {1 + n % 250} {block * BLOCK} {BLOCK}" for n, block in enumerate(chosen)])
         return len(chosen) * BLOCK
-
-    def free_blocks(self) -> set[int]:
-        """The free 4 KiB blocks of the image, from dumpe2fs."""
-        text = run_tool("dumpe2fs", str(self.folder / "ext4.img"))
-        size = 4096 if "Block size:               4096" in text else 1024
-        free: set[int] = set()
-        for line in text.splitlines():
-            if line.startswith("  Free blocks: "):
-                for part in filter(None, line.removeprefix("  Free blocks: ").replace(" ", "").split(",")):
-                    first, _, last = part.partition("-")
-                    low, high = int(first) * size, (int(last or first) + 1) * size
-                    free.update(range(-(-low // BLOCK), high // BLOCK))
-        return free
-
-    def read_back(self, uri: str, name: str) -> Path:
-        copy = self.folder / name
-        run_tool("nbdcopy", uri, str(copy))
-        return copy
 
     def kill_both(self) -> None:
         self.harbour.kill()
@@ -172,9 +95,9 @@ class Story:
 
     def bring_up(self, captured: Path) -> None:
         self.lee.start()
-        began = time.monotonic()
+        watch = Stopwatch()
         group = self.lee.command("promote", "ships", "--force", "--yes")
-        seconds = time.monotonic() - began
+        seconds = watch.seconds
         export = group["volumes"][0]["export"]
         self.expect(bool(export), "the promoted group has no export")
         self.say(f"6. 'lee' is started again and promoted in {seconds:.2f} s, from metadata alone: {export}")
@@ -187,23 +110,3 @@ class Story:
         )
         run_tool("qemu-io", "-f", "raw", "-c", "write -P 9 0 4096", "-c", "read -P 9 0 4096", export)
         self.say("   And it is writable. That is the whole story.")
-
-    def expect(self, holds: bool, otherwise: str) -> None:
-        if not holds:
-            raise DemoFailed(otherwise)
-
-
-def make_tree(folder: Path) -> int:
-    """A directory tree of text and random files; returns how many files."""
-    dice = random.Random(1)
-    count = 0
-    for name in ("logs", "mail/archive", "db"):
-        (folder / name).mkdir(parents=True)
-        for number in range(40):
-            size = dice.randrange(1, 1 << 19)
-            body = (
-                dice.randbytes(size) if number % 2 else b"the quick brown fox jumps over the lazy dog\n" * (size // 44)
-            )
-            (folder / name / f"file-{number:03}").write_bytes(body)
-            count += 1
-    return count

@@ -17,6 +17,7 @@ import pytest
 from rig.daemon import LEEWARD, Daemon
 from rig.nbd import NbdClient
 from rig.source import ROOT
+from rig.until import until
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```sh\n(.*?)```", re.DOTALL)
 SITES = ("east", "west")
@@ -58,6 +59,8 @@ class Hosts:
             daemon.launch()
             daemon.wait_until_serving()
             return ""
+        if line.startswith("leeward reverse"):  # a promotion makes the sites dial each other anew
+            until(lambda: all(peer["connected"] for peer in daemon.run("status")["peers"]), "contact", 30)
         if line.startswith("leeward init"):
             line += f" --nbd {daemon.nbd} --api {daemon.api}"  # two sites on one host
         environment = {
@@ -90,9 +93,9 @@ def test_every_command_of_the_readme_does_what_it_says(hosts: Hosts) -> None:
     assert {site for site, _ in lines} == set(SITES)
     printed = {line: hosts.run(site, line) for site, line in lines}
     assert f"nbd://{hosts.sites['east'].nbd}/data" in printed["leeward export list"]
-    west = hosts.sites["west"].group("shop")
-    assert west["role"] == "protected", "the last commands promote the recovery site"
-    with NbdClient(west["volumes"][0]["export"]) as client:
+    east, west = (hosts.sites[site].group("shop") for site in SITES)
+    assert (east["role"], west["role"]) == ("protected", "recovery"), "the drill ends where the pair began"
+    with NbdClient(east["volumes"][0]["export"]) as client:
         assert client.size == 10 << 30
         assert client.pread(len(hosts.image), 0) == hosts.image
 

@@ -335,7 +335,7 @@ def test_bash_completes_commands_and_the_names_that_the_daemon_knows(
         assert done.stderr == ""
         return done.stdout.split()
 
-    assert complete("leeward", "s") == ["serve", "sync", "snapshot", "status"]
+    assert complete("leeward", "s") == ["serve", "sync", "snapshot", "set-aside", "status"]
     assert complete("leeward", "group", "show", "w") == ["web"]
     assert complete("leeward", "volume", "remove", "") == ["root", "log"]
     assert "--no-wait" in complete("leeward", "sync", "web", "--")
