@@ -174,7 +174,7 @@ def test_a_store_that_has_no_room_for_a_fold_keeps_every_point_until_there_is(tm
         for _ in range(3):
             _change(pair, chance, expected)
             pair.sync()
-        until(lambda: _told(pair, "Folding old points"), "the fold was tried")
+        until(lambda: _told(pair, "Letting old points"), "the fold was tried")
         _shows(pair, expected)
         disk.make_room()
         _change(pair, chance, expected)
