@@ -42,6 +42,8 @@ class Volume:
         self._frozen_surface: FrozenSurface | None = self._plain
         """What a capture reads: the surface that the writer writes on, if it can be read in the pool."""
         self._tracker: ChangeTracker | None = None
+        self._left: ChangeTracker | None = None
+        """One that is not in force any more, until its files are removed."""
         self._writer: Writer | None = None
         self._capture: Capture | None = None
         self._prepared: list[Prepared] = []
@@ -155,11 +157,26 @@ class Volume:
             if path not in mine:
                 self._disk.unlink(path)
 
+    def let_go(self, tracking_id: bytes) -> Wait | None:
+        """No record names this tracking any more: nothing begins to write its files. Ask again after the wait.
+
+        None: nothing writes them, and `drop_tracking` may close and remove them.
+        """
+        tracker = self._tracker
+        if tracker is None or tracking_id != self._place.tracking_id:
+            return None
+        assert self._writer is None or self._writer.revoked, "nobody may write under it any more"
+        if tracker.pages.busy is not None:
+            return tracker.pages.busy
+        self._tracker, self._left = None, tracker
+        return None
+
     def drop_tracking(self, tracking_id: bytes) -> None:
-        """Remove the files of a tracking that no record names any more. Blocking; may be repeated. Raises OSError."""
-        if tracking_id == self._place.tracking_id and self._tracker is not None:
-            assert self._writer is None or self._writer.revoked, "nobody may write under it any more"
-            self._close_tracking()
+        """Remove the files of a tracking after `let_go`. Blocking; may be repeated. Raises OSError."""
+        assert self._tracker is None or tracking_id != self._place.tracking_id, "let_go comes first"
+        if self._left is not None:
+            self._left.close()
+            self._left = None
         drop_tracking(self._at(tracking_id))
 
     @property
@@ -323,6 +340,8 @@ class Volume:
         drop_prepared(self._disk, self._prepared)
         self._prepared.clear()
         self._close_tracking()
+        if self._left is not None:
+            self._left.close()
         self._doomed.bury()
         self.hashes.close()
         self.store.close()

@@ -5,6 +5,7 @@ A test that cannot run here fails: a green run means that everything ran. `SEED=
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -16,6 +17,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, default=1, help="seed of everything random in the tests")
     group.addoption("--kills", type=int, default=12, help="how many daemons tests/system kills under load")
     group.addoption("--crash-states", type=int, default=2000, help="how many disk states tests/crash rebuilds")
+
+
+def pytest_configure() -> None:
+    """A shell that starts us in the background has SIGINT ignored, and every daemon and command would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

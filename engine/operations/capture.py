@@ -39,6 +39,8 @@ class GroupCapture:
     redos: list[RedoPack]
     receipts: list[SealReceipt] = field(default_factory=list)
     frames: int = 0
+    peer_term: int = 0
+    """The peer's term that it was taken against: what the peer changed since is in no plan of it."""
     is_doubtful: bool = False
     """True once SEAL may have been sent: only the peer knows whether the point exists."""
 
@@ -54,11 +56,16 @@ class GroupCapture:
 
 
 async def take_capture(
-    ctx: Context, handle: GroupHandle, record: model.Group, theirs: list[BlockSet] | None = None
+    ctx: Context,
+    handle: GroupHandle,
+    record: model.Group,
+    theirs: list[BlockSet] | None = None,
+    *,
+    peer_term: int = 0,
 ) -> GroupCapture:
     """Freeze every volume of the group at one instant. Raises VolumeFailed, OSError; then nothing is frozen.
 
-    `theirs`: what the receiver changed since the common point, in the group's order of volumes.
+    `theirs`: what the receiver changed since the common point, in the group's order of volumes; `peer_term`: its term.
     """
     volumes = [volume.require_open() for volume in handle.volumes]
     sync, point = SyncId(ctx.clock.token(16)), PointId(ctx.clock.token(16))
@@ -81,7 +88,7 @@ async def take_capture(
             await ctx.database.transact(lambda conn: groups.abandon(conn, handle.id, sync))
         await _drop_redos(ctx, redos)
         raise
-    captured = GroupCapture(sync, point, sequence, captured_at, parts, redos)
+    captured = GroupCapture(sync, point, sequence, captured_at, parts, redos, peer_term=peer_term)
     handle.capture = captured
     return captured
 
@@ -161,7 +168,8 @@ async def apply_hashes(ctx: Context, handle: GroupHandle) -> None:
     common = model.require(handle.unsettled)
     for volume in handle.volumes:
         if volume.open is not None:
-            await ctx.pool.call(apply_volume, ctx, volume, common)
+            async with volume.hashing:
+                await ctx.pool.call(apply_volume, ctx, volume, common)
     handle.unsettled = None
 
 

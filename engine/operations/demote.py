@@ -30,9 +30,7 @@ async def demote(ctx: Context, handle: GroupHandle, request: Demote) -> None:
         record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
         if record.role is Role.RECOVERY:
             return  # it gave way meanwhile: nobody writes here
-        await ctx.database.transact(
-            lambda conn: roles.demote(conn, handle.id, consent_term=consent, expects=record.version)
-        )
+        await ctx.database.transact(lambda conn: roles.demote(conn, handle.id, consent_term=consent))
     ctx.report("warning", "demoted", f"Group {handle.name} takes no writes here any more.", group=handle.name)
 
 

@@ -45,6 +45,10 @@ async def fold_due(ctx: Context, handle: GroupHandle) -> int:
     return done
 
 
+async def _is_recovery(ctx: Context, handle: GroupHandle) -> bool:
+    return (await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))).role is model.Role.RECOVERY
+
+
 async def _is_due(ctx: Context, handle: GroupHandle) -> bool:
     record = await ctx.database.transact(lambda conn: groups.by_id(conn, handle.id))
     if record.role is not model.Role.RECOVERY:
@@ -53,7 +57,10 @@ async def _is_due(ctx: Context, handle: GroupHandle) -> bool:
 
 
 async def finish(ctx: Context, handle: GroupHandle, layers: tuple[model.Layer, ...]) -> None:
-    """Copy the oldest layer of every volume into its base, then forget it. Repeated from the start after a crash."""
+    """Copy the oldest layer of every volume into its base, then forget it. Repeated from the start after a crash.
+
+    A promotion ends it between two pieces: from then on the hash table is the syncs', and the layer stays where it is.
+    """
     pace = pacer(ctx, handle).pace
     for volume, layer in zip(handle.volumes, layers, strict=True):
         pack = volume.chain[0]
@@ -64,9 +71,13 @@ async def finish(ctx: Context, handle: GroupHandle, layers: tuple[model.Layer, .
             work = FoldOverlay(pack, opened.store, opened.hashes, layer.point or bytes(16))
         else:
             work = Fold(ctx.disk, pack, opened.store, opened.hashes, layer.point or bytes(16))
-        await pace(PIECE_BYTES)
-        while not await ctx.pool.call(work.step, PIECE_BYTES):
+        is_done = False
+        while not is_done:
             await pace(PIECE_BYTES)
+            async with volume.hashing:
+                if not await _is_recovery(ctx, handle):
+                    return
+                is_done = await ctx.pool.call(work.step, PIECE_BYTES)
     async with handle.lock:
         await ctx.database.transact(lambda conn: folds.finish(conn, [layer.id for layer in layers]))
         for volume in handle.volumes:

@@ -44,6 +44,8 @@ class VolumeHandle:
     top: Overlay | None = None
     top_io: OverlayIO | None = None
     writer: Writer | None = None
+    hashing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever changes the base's hash table: a fold that a promotion overtook, or what a sync leaves behind."""
 
     @property
     def name(self) -> str:

@@ -72,7 +72,7 @@ async def promote(ctx: Context, handle: GroupHandle, request: Promote, *, agains
         reason = f"{against}; --force promotes this side all the same"
         raise RefusedByState(operation="promote", group=handle.name, reason=reason)
     if record.role is Role.DEMOTED:
-        await ctx.database.transact(lambda conn: roles.undo_demote(conn, handle.id, expects=record.version))
+        await ctx.database.transact(lambda conn: roles.undo_demote(conn, handle.id))
         ctx.report("info", "demote_undone", f"Group {handle.name} is protected here again.", group=handle.name)
         await converge(ctx, handle)
         return

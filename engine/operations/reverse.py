@@ -80,7 +80,8 @@ async def restore(ctx: Context, handle: GroupHandle, request: Restore) -> YieldD
             asked = Yielded(handle.id, None, 0)  # it has given way before: only the second half is left
         else:
             _check_restore(handle, request, met)
-            asked = await talk.ask(AskYield(handle.id, "restore", _token(handle, met.peer, met.own)), Yielded)
+            question = AskYield(handle.id, "restore", request.token, request.confirmed and request.token is None)
+            asked = await talk.ask(question, Yielded)
     handle.is_split = False
     await undo_demote(ctx, handle)
     return await _doc(ctx, handle, asked)
@@ -104,7 +105,7 @@ async def undo_demote(ctx: Context, handle: GroupHandle) -> None:
         record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
         if record.role is not Role.DEMOTED:
             return
-        await ctx.database.transact(lambda conn: roles.undo_demote(conn, handle.id, expects=record.version))
+        await ctx.database.transact(lambda conn: roles.undo_demote(conn, handle.id))
         await converge(ctx, handle)
     ctx.report("info", "demote_undone", f"Group {handle.name} is protected here again.", group=handle.name)
 
@@ -114,11 +115,13 @@ async def answer(ctx: Context, handle: GroupHandle, link: PeerLink, message: Ask
     term = handle.peer_term
 
     def guard(record: model.Group, now: Standing) -> str:
-        winner = Standing(Role.PROTECTED, term, now.common)
+        is_due = now.term < term if message.operation == "reverse" else now.term > term
+        if not is_due:
+            return "it is not this side that gives way: look at both with `leeward group show`"
         if message.token is not None:
-            _check_token(handle, message.token, now, winner)
+            _check_token(handle, message.token, now, Standing(Role.PROTECTED, term, now.common))
             return ""
-        may = not now.written or (record.role is Role.DEMOTED and record.consent_term == term)
+        may = message.confirmed or not now.written or (record.role is Role.DEMOTED and record.consent_term == term)
         return "" if may else f"{now.written} blocks were written here since the newest common point"
 
     kept = await give_way(ctx, handle, message.operation, guard, term=term)

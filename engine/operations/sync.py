@@ -117,9 +117,12 @@ async def _attempt(at: Attempt) -> model.Point | None:
     if found is VerdictKind.SEEDING and at.handle.capture is None:
         await _first_pass(at, record)
     captured = at.handle.capture
+    if captured is not None and captured.peer_term != met.peer.term:
+        await capture.forget_pending(at.ctx, at.handle)  # the peer was promoted meanwhile, and gave way again
+        captured = None
     if captured is None:
         theirs = await changed.fetch(at.handle, at.talk) if met.peer.changed else None
-        captured = await capture.take_capture(at.ctx, at.handle, record, theirs)
+        captured = await capture.take_capture(at.ctx, at.handle, record, theirs, peer_term=met.peer.term)
     return await _ship_capture(at, record, captured)
 
 

@@ -195,7 +195,9 @@ async def forget_planned(ctx: Context, group: GroupHandle) -> None:
     for handle in group.volumes:
         record = await ctx.database.read(partial(_by_id, volume=handle.record.id))
         if record.tracking_next is not None:
-            await ctx.pool.call(handle.require_open().drop_tracking, record.tracking_next)
+            opened = handle.require_open()
+            await ctx.pool.finish(partial(opened.let_go, record.tracking_next))
+            await ctx.pool.call(opened.drop_tracking, record.tracking_next)
             await ctx.database.transact(partial(_unplan, volume=record.id))
             handle.record = await ctx.database.read(partial(_by_id, volume=record.id))
 

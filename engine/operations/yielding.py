@@ -63,12 +63,13 @@ async def _settle_hashes(ctx: Context, handle: GroupHandle, how: Yield) -> None:
     """The table speaks for the base from now on; where that is not the common point, it forgets."""
     for volume in handle.volumes:
         opened = volume.require_open()
-        if how is Yield.AS_POINT and volume.top is None and not volume.chain:
-            if handle.unsettled is not None:
-                await ctx.pool.call(capture.apply_volume, ctx, volume, handle.unsettled)
-        elif how is not Yield.TO_POINT:
-            await ctx.pool.call(opened.hashes.forget_all)
-            await ctx.pool.call(opened.hashes.bind, capture.NO_POINT)
+        async with volume.hashing:
+            if how is Yield.AS_POINT and volume.top is None and not volume.chain:
+                if handle.unsettled is not None:
+                    await ctx.pool.call(capture.apply_volume, ctx, volume, handle.unsettled)
+            elif how is not Yield.TO_POINT:
+                await ctx.pool.call(opened.hashes.forget_all)
+                await ctx.pool.call(opened.hashes.bind, capture.NO_POINT)
     handle.unsettled = None
 
 

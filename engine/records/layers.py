@@ -242,28 +242,19 @@ def set_sync(conn: sqlite3.Connection, layer: LayerId, sync: SyncId) -> None:
 
 def seal(conn: sqlite3.Connection, layer: LayerId, point: PointId, receipt: Receipt) -> None:
     """An open pack is whole, and ends in `point`. Raises Raced if it is not open."""
-    changed = conn.execute(
-        "UPDATE layer SET state = 'sealed', point = ?, length_bytes = ?, directory_offset = ?, directory_check = ?,"
-        " blocks = ?, digest = ? WHERE id = ? AND kind = 'pack' AND state = 'open'",
-        (
-            point,
-            receipt.length_bytes,
-            receipt.directory_offset,
-            receipt.directory_check,
-            receipt.blocks,
-            receipt.digest,
-            layer,
-        ),
-    )
-    if changed.rowcount != 1:
-        raise Raced(what="layer", name=layer.hex(), reason="it is not open")
+    conn.execute("UPDATE layer SET point = ? WHERE id = ? AND state = 'open'", (point, layer))
+    _whole(conn, layer, LayerState.OPEN, receipt)
 
 
 def built(conn: sqlite3.Connection, layer: LayerId, receipt: Receipt) -> None:
     """A pack that was built from others is whole; its point is named already. Raises Raced if it is not building."""
+    _whole(conn, layer, LayerState.BUILDING, receipt)
+
+
+def _whole(conn: sqlite3.Connection, layer: LayerId, before: LayerState, receipt: Receipt) -> None:
     changed = conn.execute(
         "UPDATE layer SET state = 'sealed', length_bytes = ?, directory_offset = ?, directory_check = ?, blocks = ?,"
-        " digest = ? WHERE id = ? AND state = 'building'",
+        " digest = ? WHERE id = ? AND kind = 'pack' AND state = ?",
         (
             receipt.length_bytes,
             receipt.directory_offset,
@@ -271,10 +262,11 @@ def built(conn: sqlite3.Connection, layer: LayerId, receipt: Receipt) -> None:
             receipt.blocks,
             receipt.digest,
             layer,
+            before.value,
         ),
     )
     if changed.rowcount != 1:
-        raise Raced(what="layer", name=layer.hex(), reason="it is not being built")
+        raise Raced(what="layer", name=layer.hex(), reason=f"it is not {before.value}")
 
 
 def delete(conn: sqlite3.Connection, layers: Iterable[LayerId]) -> None:

@@ -1,7 +1,7 @@
 """Role changes but promotion, each one transaction for the whole group: demote, its undoing, and yield (lineage.md 5).
 
-The caller holds the writers and has flushed what they wrote. Everything is compared with `version`: whoever
-decided on an older one has lost. This module must never touch a file.
+The caller holds the writers and has flushed what they wrote. A yield was decided on one `version`, and has lost on any
+other; a demote needs nothing but the role. This module must never touch a file.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from engine.model import Group, GroupId, LayerState, Point, Role, SetAside
 from engine.records import groups, incoming, layers, pins, points, set_asides, volumes
 
 
-def demote(conn: sqlite3.Connection, group: GroupId, *, consent_term: int | None, expects: int) -> Group:
+def demote(conn: sqlite3.Connection, group: GroupId, *, consent_term: int | None) -> Group:
     """Hosts may not write any more; the image stays what it is. Raises Raced."""
     before = groups.by_id(conn, group)
     if before.role is Role.RECOVERY:
         raise Raced(what="group", name=before.name, reason="it is recovery here")
-    return groups.update(conn, replace(before, role=Role.DEMOTED, consent_term=consent_term), expects=expects)
+    return groups.update(conn, replace(before, role=Role.DEMOTED, consent_term=consent_term), expects=before.version)
 
 
-def undo_demote(conn: sqlite3.Connection, group: GroupId, *, expects: int) -> Group:
+def undo_demote(conn: sqlite3.Connection, group: GroupId) -> Group:
     """Protected again, in the same term, with every set as it was. Raises Raced."""
     before = groups.by_id(conn, group)
     if before.role is not Role.DEMOTED:
         raise Raced(what="group", name=before.name, reason=f"it is {before.role.value} here")
-    return groups.update(conn, replace(before, role=Role.PROTECTED, consent_term=None), expects=expects)
+    return groups.update(conn, replace(before, role=Role.PROTECTED, consent_term=None), expects=before.version)
 
 
 def give_way(

@@ -165,11 +165,15 @@ class Changed(Struct, frozen=True):
 
 
 class AskYield(Struct, frozen=True):
-    """Give way: become recovery. `token`: of the decision to discard what was written; else only if nothing was."""
+    """Give way: become recovery, if nothing was written there.
+
+    What was is set aside by the decision `token`, or whatever it is by then if the operator has said so (`confirmed`).
+    """
 
     group: Id
     operation: Literal["reverse", "restore"]
     token: Code | None
+    confirmed: bool = False
 
 
 class Yielded(Struct, frozen=True):

@@ -73,6 +73,15 @@ class Sides:
         side.run("promote", self.group, *words)
         self.check_live(side)
 
+    def part_ways(self) -> None:
+        """East wrote block 1 and died, west was promoted and wrote block 2; then east is back."""
+        self.write(self.east, 1, 11)
+        self.east.kill()
+        self.promote(self.west)
+        self.write(self.west, 2, 22)
+        self.east.start()
+        self.pair.wait_connected()
+
     def role(self, side: Daemon) -> str:
         return str(side.group(self.group)["role"])
 
@@ -136,12 +145,7 @@ def test_restarts_at_every_stage_of_a_move(sides: Sides) -> None:
 def test_disaster_split_brain_discard_and_failback(sides: Sides) -> None:
     """[6] Both sides wrote: nothing moves until the loser is named, and what it wrote is kept under a name."""
     east, west, group = sides.east, sides.west, sides.group
-    sides.write(east, 1, 11)
-    east.kill()
-    sides.promote(west)
-    sides.write(west, 2, 22)
-    east.start()
-    sides.pair.wait_connected()
+    sides.part_ways()
     assert east.fails("sync", group, status=4)["code"] == "refused_by_state"
     refused = east.fails("reverse", group, status=4)
     assert refused["code"] == "would_discard"
@@ -186,12 +190,7 @@ def test_restore_after_an_unwanted_promotion(sides: Sides) -> None:
     """[7], [9] The promoted side gives way, is promotable at once, and what it wrote is set aside."""
     east, west, group = sides.east, sides.west, sides.group
     point = dict(sides.expected["west"])
-    sides.write(east, 1, 11)
-    east.kill()
-    sides.promote(west)
-    sides.write(west, 2, 22)
-    east.start()
-    sides.pair.wait_connected()
+    sides.part_ways()
     token = east.fails("restore", group, status=4)["details"]["token"]
     assert west.fails("restore", group, status=4)["code"] == "refused_by_state"
     done = east.run("restore", group, "--token", token)
@@ -210,12 +209,7 @@ def test_restore_after_an_unwanted_promotion(sides: Sides) -> None:
 def test_a_side_that_gave_way_with_writes_is_promoted_on_its_own_image(sides: Sides) -> None:
     """[12] The first sync back was never whole: both histories are still there, and nothing is called in step."""
     east, west, group = sides.east, sides.west, sides.group
-    sides.write(east, 1, 11)
-    east.kill()
-    sides.promote(west)
-    sides.write(west, 2, 22)
-    east.start()
-    sides.pair.wait_connected()
+    sides.part_ways()
     east.run("reverse", group, "--discard-local-changes", "--yes")
     west.kill()
     assert "gave way" in east.fails("promote", group, status=4)["message"]
@@ -274,12 +268,7 @@ def test_commands_twice_and_at_the_wrong_site(sides: Sides) -> None:
 def test_a_demote_with_consent_lets_a_reverse_set_aside(sides: Sides) -> None:
     """[16] What SRM asks after a disaster: prepare the old side, reverse, and nothing is lost without a name."""
     east, west, group = sides.east, sides.west, sides.group
-    sides.write(east, 1, 11)
-    east.kill()
-    sides.promote(west)
-    sides.write(west, 2, 22)
-    east.start()
-    sides.pair.wait_connected()
+    sides.part_ways()
     east.run("demote", group)
     assert east.fails("reverse", group, status=4)["code"] == "would_discard"
     east.run("demote", group, "--consent")

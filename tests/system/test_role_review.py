@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from rig.daemon import Daemon
 from rig.nbd import NbdClient
 from rig.pair import Pair
+from rig.until import until
 
 BLOCK = 4096
 BLOCKS = 64
@@ -144,3 +147,27 @@ def test_what_a_failed_volume_holds_counts_as_changed(pair: Pair) -> None:
     pair.wait_connected()
     pair.west.run("sync", pair.group)
     assert point_shows(pair, pair.east, 2) == {1}
+
+
+def test_a_busy_promoted_side_can_be_restored_when_the_operator_has_said_so(pair: Pair) -> None:
+    split(pair)
+    stop, answered = threading.Event(), 0
+
+    def busy() -> None:
+        nonlocal answered
+        with contextlib.suppress(OSError, EOFError), NbdClient(pair.west.exports(pair.group)[0]) as client:
+            while not stop.is_set():
+                client.pwrite(b"\x2c" * BLOCK, answered % BLOCKS * BLOCK)
+                answered += 1
+
+    host = threading.Thread(target=busy)
+    host.start()
+    try:
+        until(lambda: answered > 100, "the host is busy")
+        done = pair.east.run("restore", pair.group, "--yes")
+    finally:
+        stop.set()
+        host.join(30)
+    assert done["role"] == "protected"
+    assert done["set_aside_blocks"] > 2, "all that was written by then is kept"
+    assert point_shows(pair, pair.west, 3) == {1}

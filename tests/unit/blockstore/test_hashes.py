@@ -97,7 +97,7 @@ def test_the_point_is_named_after_the_entries_are_on_the_disk(live: Path, seed: 
             known.store(300, hashes(9000, 600))
             known.bind(OTHER)
         except KeyboardInterrupt:
-            pass
+            pass  # the power is cut here, at the sync that was drawn
         disk.hooks.clear()
         (live / f"{number}-after").mkdir()
         disk.cut_power(Random(seed + number), str(root), f"{live}/{number}-after")
@@ -261,7 +261,7 @@ def test_zeros_over_hashes_and_hashes_over_zeros_survive_a_power_cut_or_are_not_
                 known.flush()
             known.bind(OTHER)
         except KeyboardInterrupt:
-            pass
+            pass  # the power is cut here, at the sync that was drawn
         disk.hooks.clear()
         (live / f"{number}-after").mkdir()
         disk.cut_power(random, str(root), f"{live}/{number}-after")

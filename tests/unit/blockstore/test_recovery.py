@@ -402,6 +402,24 @@ def test_dropping_a_tracking_leaves_nothing_and_may_be_repeated(tmp_path: Path, 
     assert [path.name for path in (tmp_path / "volume").iterdir()] == ["hashes"]
 
 
+def test_a_tracking_is_not_let_go_while_its_pages_are_written(tmp_path: Path, live: Path) -> None:
+    volume = tracked(tmp_path, live)
+    volume.open_writer()
+    write(volume, 7, b"w" * BLOCK)
+    assert volume.revoke_writer().over
+    cooling = volume.cool(0.0, all=True)
+    assert cooling is not None
+    work = cooling.start()
+    assert volume.let_go(TRACKING) is cooling
+    assert volume.is_tracked
+    cooling.complete(work())
+    assert volume.let_go(TRACKING) is None
+    assert not volume.is_tracked
+    volume.drop_tracking(TRACKING)
+    assert volume.cool(1.0, all=True) is None
+    assert not list(live.iterdir())
+
+
 def test_maps_of_other_owners_in_the_folder_are_left_alone(machine: Machine, live: Path) -> None:
     overlay = live / f"{'ab' * 16}.1.live"
     overlay.write_bytes(b"an overlay's")

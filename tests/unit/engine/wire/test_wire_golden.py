@@ -43,7 +43,7 @@ SAMPLES: list[m.Message] = [
     m.Lineage(GROUP, "protected", 1, PARENT, 11, POINT, True, None, 5120, GENERATION, True, False, 5000, 120, 77),
     m.AskChanged(GROUP, 0, 4096),
     m.Changed(GROUP, 0, bytes.fromhex("0500000007000000"), bytes(range(256)), 9),
-    m.AskYield(GROUP, "restore", "0123456789abcdef"),
+    m.AskYield(GROUP, "restore", "0123456789abcdef", True),
     m.Yielded(GROUP, "set-aside-1", 5),
     m.Begin(
         GROUP, SYNC, POINT, 12, PARENT, "delta", NOW_US, GENERATION, (m.VolumePlan(VOLUME, 10 << 30, 5120, id_of(10)),)
