@@ -46,7 +46,7 @@ interop: tools venv ## real NBD clients against our server
 	$(TESTS) tests/interop
 
 system: tools venv ## real daemons, real kills
-	$(TESTS) tests/system -- --seed $(SEED)
+	$(TESTS) tests/system -- --seed $(SEED) -n 2 --dist loadfile
 
 kills: tools venv ## 200 SIGKILLs of either daemon under load; KILLS=200 SEED=1
 	$(TESTS) tests/system -- -k kills_at_random --kills $(KILLS) --seed $(SEED) --timeout 3000
@@ -61,7 +61,7 @@ crash: tools venv ## every legal disk state after a kill or a power cut: STATES=
 	$(TESTS) tests/crash -- --crash-states $(STATES) --seed $(SEED)
 
 crash-sampled: tools venv ## 2,000 of those states, as in make test
-	$(TESTS) tests/crash -- --crash-states 2000 --seed $(SEED)
+	$(TESTS) tests/crash -- --crash-states 2000 --seed $(SEED) -n 2
 
 bench: tools venv ## speed as ratios against nbdcopy, qemu-img, rsync, nbdkit, qemu-nbd; BENCH="-k copy --size 512"
 	@mkdir -p build/bench

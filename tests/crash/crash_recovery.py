@@ -278,7 +278,7 @@ class Promoted(Recovery):
         for volume in site.handle.volumes:
             disk.note("written_over", f"top {volume.name}", P1, volume.name)
         disk.note("role_maybe", "protected")
-        await promote.promote(site.ctx, site.handle, Promote(group="shop", force=True), peer_is_protected=False)
+        await promote.promote(site.ctx, site.handle, Promote(group="shop", force=True), against="")
         disk.note("role", "protected")
         hosts = [Host(site, f"top {v.name}", site.exports.up[v.name]) for v in site.handle.volumes]
         await asyncio.gather(hosts[0].block(0, 500), hosts[1].block(1024, 501), hosts[0].flush())
