@@ -44,6 +44,7 @@ from crash_mutations_merge import (
 from crash_protected import Captured, CaptureGivenUp, Lost, WritePath
 from crash_recovery import Folded, Merged, Promoted, Seeded, Snapshots, Staging
 from crash_site import Site
+from crash_yield import GaveWay, nothing_is_set_aside
 
 from blockstore import writer
 from blockstore.capture import Capture
@@ -276,5 +277,6 @@ MUTATIONS: list[tuple[Callable[[Patch], None], type[Script]]] = [
     (reset_unlinks_before_it_is_recorded, Snapshots),
     (presence_copied_after_the_sync, Snapshots),
     (presence_written_before_the_data, Promoted),
+    (nothing_is_set_aside, GaveWay),
     (seed_head_before_the_base, Seeded),
 ]

@@ -10,13 +10,14 @@ from crash_explore import Script, run
 from crash_protected import Captured, CaptureGivenUp, CleanStop, Lost, WritePath
 from crash_recovery import Folded, Merged, Promoted, Seeded, Snapshots, Staging, StagingTwo
 from crash_states import Replay
+from crash_yield import GaveWay
 from memory_disk import MemoryDisk
 
 from blockstore.pack import OpenPack
 
 SCRIPTS: list[type[Script]] = [
     *(WritePath, CleanStop, Lost, Captured, CaptureGivenUp),
-    *(Staging, StagingTwo, Folded, Merged, Snapshots, Promoted, Seeded),
+    *(Staging, StagingTwo, Folded, Merged, Snapshots, Promoted, GaveWay, Seeded),
 ]
 
 
