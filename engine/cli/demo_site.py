@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,21 @@ def perform(name: str, story: Callable[[Path, Say], Story], say: Say) -> int:
     return 0
 
 
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Ctrl-C and SIGTERM count when the block is over: KeyboardInterrupt is raised there."""
+    came: list[int] = []
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = {end: signal.signal(end, lambda number, _: came.append(number)) for end in ends}
+    try:
+        yield
+    finally:
+        for end, handler in before.items():
+            signal.signal(end, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 def _path() -> str:
     return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
@@ -131,7 +147,7 @@ class DemoSite:
 
     def start(self) -> None:
         """Start the daemon and wait until `leeward status` says that it serves."""
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, _interrupted_later():  # or the new process would be nobody's to kill
             self._process = subprocess.Popen([*LEEWARD, "serve", "--data", str(self.data)], stdout=log, stderr=log)
         deadline = time.monotonic() + START_DEADLINE_S
         while True:
@@ -183,10 +199,10 @@ class DemoSite:
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end; nothing if it does not run."""
-        process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+        self._process = None  # only now: an interruption above must leave it to the next kill
 
     def close(self) -> None:
         """Kill the daemon, and remove what it has outside the story's folder."""

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,26 @@ def test_a_drill_that_is_told_to_end_leaves_neither_daemons_nor_files(tmp_path: 
         _, errors = told.communicate(timeout=30)
     assert told.returncode == 1
     assert "interrupted" in errors
+    assert serving(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+class ToldToEnd(subprocess.Popen[bytes]):
+    """A process whose starter is told to end at the moment when it runs and nobody holds it yet."""
+
+    def __init__(self, *words: Any, **how: Any) -> None:
+        super().__init__(*words, **how)
+        if "serve" in self.args:  # type: ignore[operator]
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_daemon_that_starts_as_the_drill_is_told_to_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("engine.cli.demo_site.subprocess.Popen", ToldToEnd)
+    with pytest.raises(KeyboardInterrupt):
+        perform("drill", drill.Drill, lambda line: None)
     assert serving(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
