@@ -90,17 +90,6 @@ def settle_pending(own: Standing, peer: Standing) -> PendingFate:
     return PendingFate.ABANDON
 
 
-def keeps_incoming(own: Standing, peer: Standing) -> bool:
-    """Whether the half-received point at `own` may still be completed by the peer's running capture."""
-    return (
-        own.role is Role.RECOVERY
-        and own.incoming is not None
-        and own.incoming == peer.pending
-        and peer.resumable
-        and own.incoming_builds_on == own.common
-    )
-
-
 def verdict(own: Standing, peer: Standing) -> VerdictKind:
     """The verdict over two settled standings; the same from both ends."""
     one_source = own.is_writable != peer.is_writable

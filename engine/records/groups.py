@@ -10,6 +10,7 @@ import sqlite3
 from dataclasses import replace
 from datetime import datetime
 
+from engine.decide import transitions
 from engine.errors import NameTaken, Raced, RefusedByState, UnknownName
 from engine.model import (
     Generation,
@@ -195,11 +196,8 @@ def begin_capture(conn: sqlite3.Connection, group: GroupId, pending: Pending, *,
     the group is recovery here.
     """
     before = by_id(conn, group)
-    if before.pending is not None:
-        raise Raced(what="group", name=before.name, reason="a sync of it is under way")
-    if before.role is Role.RECOVERY:
-        raise Raced(what="group", name=before.name, reason="it is recovery here")
-    return update(conn, replace(before, pending=pending), expects=before.version if expects is None else expects)
+    after = transitions.capturing(before, pending)
+    return update(conn, after, expects=before.version if expects is None else expects)
 
 
 def captured(conn: sqlite3.Connection, group: GroupId, sync: SyncId, *, captured_at: datetime) -> Group:
@@ -223,10 +221,9 @@ def adopt(conn: sqlite3.Connection, group: GroupId, point: Point) -> Group:
     unless it is the pending one, so also when it was adopted before.
     """
     before = by_id(conn, group)
-    if before.pending is None or before.pending.point != point.id:
-        raise Raced(what="group", name=before.name, reason=f"point {point.id.hex()} is not the pending one")
+    after = transitions.adopted(before, point)
     pins.unpin_group(conn, group, pins.PROMOTED)
-    return update(conn, replace(before, common=point, pending=None), expects=before.version)
+    return update(conn, after, expects=before.version)
 
 
 def abandon(conn: sqlite3.Connection, group: GroupId, sync: SyncId | None = None) -> Group:
@@ -239,7 +236,7 @@ def abandon(conn: sqlite3.Connection, group: GroupId, sync: SyncId | None = None
         return before
     if sync is not None and before.pending.sync != sync:
         raise Raced(what="group", name=before.name, reason="this sync of it is over")
-    return update(conn, replace(before, pending=None), expects=before.version)
+    return update(conn, transitions.abandoned(before), expects=before.version)
 
 
 def _require_pending(conn: sqlite3.Connection, group: GroupId, sync: SyncId) -> tuple[Group, Pending]:

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
 
+from engine.decide import transitions
 from engine.errors import Raced
-from engine.model import Group, GroupId, Incoming, Layer, LayerState, Role
+from engine.model import Group, GroupId, Incoming, Layer, LayerState
 from engine.records import groups, layers
 
 
@@ -18,9 +18,9 @@ def begin(conn: sqlite3.Connection, group: GroupId, incoming: Incoming, *, expec
 
     Raises Raced: the group is not recovery, changed since `expects`, or has another common point.
     """
-    before = _require_fit(conn, group, incoming)
+    after = transitions.receiving(groups.by_id(conn, group), incoming)
     layers.set_state(conn, [layer.id for layer in layers.receiving(conn, group)], LayerState.DEAD)
-    return groups.update(conn, replace(before, incoming=incoming), expects=expects)
+    return groups.update(conn, after, expects=expects)
 
 
 def renew(conn: sqlite3.Connection, group: GroupId, incoming: Incoming, *, expects: int) -> tuple[Layer, ...]:
@@ -29,12 +29,13 @@ def renew(conn: sqlite3.Connection, group: GroupId, incoming: Incoming, *, expec
     Returns them in the group's order of volumes. Raises Raced as `begin`, or when nothing that was received builds
     on this common point.
     """
-    before = _require_fit(conn, group, incoming)
+    before = groups.by_id(conn, group)
+    after = transitions.receiving(before, incoming)
     if before.incoming is None or before.incoming.builds_on != incoming.builds_on:
         raise Raced(what="group", name=before.name, reason="nothing that was received builds on this point")
     for layer in layers.receiving(conn, group):
         layers.set_sync(conn, layer.id, incoming.sync)
-    groups.update(conn, replace(before, incoming=incoming), expects=expects)
+    groups.update(conn, after, expects=expects)
     return layers.receiving(conn, group)
 
 
@@ -44,15 +45,4 @@ def drop(conn: sqlite3.Connection, group: GroupId) -> Group:
     layers.set_state(conn, [layer.id for layer in layers.receiving(conn, group)], LayerState.DEAD)
     if before.incoming is None:
         return before
-    return groups.update(conn, replace(before, incoming=None), expects=before.version)
-
-
-def _require_fit(conn: sqlite3.Connection, group: GroupId, incoming: Incoming) -> Group:
-    found = groups.by_id(conn, group)
-    if found.role is not Role.RECOVERY:
-        raise Raced(what="group", name=found.name, reason=f"it is {found.role.value} here")
-    if incoming.builds_on != (found.common.id if found.common else None):
-        raise Raced(what="group", name=found.name, reason="its newest common point is another one")
-    if found.common is not None and incoming.sequence <= found.common.sequence:
-        raise Raced(what="group", name=found.name, reason=f"it has point number {found.common.sequence} already")
-    return found
+    return groups.update(conn, transitions.given_up(before), expects=before.version)

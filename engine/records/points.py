@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
+from engine.decide import transitions
 from engine.errors import PointPinned, Raced, UnknownName
-from engine.model import Generation, GenerationId, Group, GroupId, LayerId, Point, PointId, Role
+from engine.model import Generation, GenerationId, Group, GroupId, LayerId, Point, PointId
 from engine.records import generations, groups, layers, pins, volumes
 from engine.records.columns import from_us, to_us
 
@@ -90,7 +90,8 @@ def seal(
     the bases (the first point). `history` and `term` are the peer's as of the capture. Raises Raced when the
     group no longer waits for this point on this common point: then nothing of it counts.
     """
-    before = _require_incoming(conn, point)
+    before = groups.by_id(conn, point.group)
+    after = transitions.sealed(before, point, term)
     sealed = dict(receipts)
     opened = layers.receiving(conn, point.group)
     if {layer.id for layer in opened} != set(sealed):
@@ -104,26 +105,7 @@ def seal(
     generations.note(conn, point.group, history)
     for member in volumes.of_group(conn, point.group):
         volumes.untrack(conn, member.id)  # what hosts had written here is in no image above this one
-    after = replace(
-        before,
-        common=point,
-        generation=point.generation,
-        term=max(before.term, term),
-        incoming=None,
-        own_image=False,
-    )
     return groups.update(conn, after, expects=before.version)
-
-
-def _require_incoming(conn: sqlite3.Connection, point: Point) -> Group:
-    found = groups.by_id(conn, point.group)
-    if found.role is not Role.RECOVERY:
-        raise Raced(what="group", name=found.name, reason=f"it is {found.role.value} here")
-    if found.incoming is None or found.incoming.point != point.id:
-        raise Raced(what="group", name=found.name, reason="it does not receive this point any more")
-    if found.incoming.builds_on != (found.common.id if found.common else None):
-        raise Raced(what="group", name=found.name, reason="its newest common point is another one")
-    return found
 
 
 def delete(conn: sqlite3.Connection, point: PointId) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from engine.decide import transitions
 from engine.errors import Raced
 from engine.model import (
     Group,
@@ -87,14 +88,13 @@ def commit(
         raise Raced(what="group", name=found.name, reason=f"it is no longer at version {expects}")
     tops = {layer.volume: layer for layer in _prepared(conn, group)}
     members = volumes.of_group(conn, group)
-    if found.role is not Role.RECOVERY or any(
+    if any(
         volume.id not in tops
         or tops[volume.id].builds_on != point
         or (volume.tracking_next if point is not None else volume.tracking) is None
         for volume in members
     ):
         raise Raced(what="group", name=found.name, reason="this promotion is no longer prepared")
-    assert term > found.term, "a promotion raises the term"
     dropped = incoming.drop(conn, group)
     for volume in members:
         layers.set_state(conn, [tops[volume.id].id], LayerState.LIVE)
@@ -104,8 +104,7 @@ def commit(
             volumes.opened(conn, volume.id, tracking=require(volume.tracking_next), nonce=nonces[volume.id])
     if point is not None:
         _pin(conn, group, points.get(conn, point), found.common)
-    promoted = replace(dropped, role=Role.PROTECTED, term=term, generation_due=True, own_image=False)
-    return groups.update(conn, promoted, expects=dropped.version)
+    return groups.update(conn, transitions.promoted(dropped, term), expects=dropped.version)
 
 
 def cancel(conn: sqlite3.Connection, group: GroupId) -> tuple[Layer, ...]:

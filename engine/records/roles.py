@@ -10,26 +10,24 @@ import sqlite3
 from dataclasses import replace
 from datetime import datetime
 
+from engine import model
+from engine.decide import transitions
 from engine.decide.yielding import Yield
 from engine.errors import Raced
-from engine.model import Group, GroupId, LayerState, Point, Role, SetAside
+from engine.model import Group, GroupId, LayerState, Point, SetAside
 from engine.records import groups, incoming, layers, pins, points, set_asides, volumes
 
 
 def demote(conn: sqlite3.Connection, group: GroupId, *, consent_term: int | None) -> Group:
     """Hosts may not write any more; the image stays what it is. Raises Raced."""
     before = groups.by_id(conn, group)
-    if before.role is Role.RECOVERY:
-        raise Raced(what="group", name=before.name, reason="it is recovery here")
-    return groups.update(conn, replace(before, role=Role.DEMOTED, consent_term=consent_term), expects=before.version)
+    return groups.update(conn, transitions.demoted(before, consent_term), expects=before.version)
 
 
 def undo_demote(conn: sqlite3.Connection, group: GroupId) -> Group:
     """Protected again, in the same term, with every set as it was. Raises Raced."""
     before = groups.by_id(conn, group)
-    if before.role is not Role.DEMOTED:
-        raise Raced(what="group", name=before.name, reason=f"it is {before.role.value} here")
-    return groups.update(conn, replace(before, role=Role.PROTECTED, consent_term=None), expects=before.version)
+    return groups.update(conn, transitions.demote_undone(before), expects=before.version)
 
 
 def give_way(
@@ -48,31 +46,24 @@ def give_way(
     changed since `expects`.
     """
     before = groups.by_id(conn, group)
-    if before.version != expects or before.role is Role.RECOVERY or before.pending is not None:
-        raise Raced(what="group", name=before.name, reason="it changed meanwhile, or a sync of it is under way")
-    assert before.common is not None, "only a side with a common point yields"
+    if before.version != expects:
+        raise Raced(what="group", name=before.name, reason=f"it is no longer at version {expects}")
+    after = transitions.gave_way(before, how, term)
+    common = model.require(before.common)
     if kept is not None:
         set_asides.insert(conn, kept)
     if how is Yield.TO_POINT:
         _discard_tops(conn, group, is_kept=kept is not None)
     else:
-        _freeze_tops(conn, group, before.common if how is Yield.AS_POINT else None)
+        _freeze_tops(conn, group, common if how is Yield.AS_POINT else None)
         if how is Yield.AS_POINT:
-            _insert_point(conn, before.common, at)
+            _insert_point(conn, common, at)
     if how is not Yield.OWN_IMAGE:
         for volume in volumes.of_group(conn, group):
             volumes.untrack(conn, volume.id)
     pins.unpin_group(conn, group, pins.PROMOTED)
-    before = incoming.drop(conn, group)
-    after = replace(
-        before,
-        role=Role.RECOVERY,
-        term=max(before.term, term),
-        generation_due=False,
-        consent_term=None,
-        own_image=how is Yield.OWN_IMAGE,
-    )
-    return groups.update(conn, after, expects=before.version)
+    dropped = incoming.drop(conn, group)
+    return groups.update(conn, after, expects=dropped.version)
 
 
 def _discard_tops(conn: sqlite3.Connection, group: GroupId, *, is_kept: bool) -> None:
