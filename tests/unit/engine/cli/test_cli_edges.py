@@ -359,14 +359,18 @@ def test_a_client_command_loads_nothing_of_the_daemon(
     assert done.stdout == "0\n"
 
 
-def test_version_is_there_within_120_ms_of_processor_time(leeward: Leeward) -> None:
-    def spent_s() -> float:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
+def test_version_takes_little_more_processor_time_than_its_command_line_library(leeward: Leeward) -> None:
+    """A ratio, for machines differ: with asyncio, numpy or the daemon loaded, it would be eight times as much."""
 
-    best = 1.0
-    for _ in range(5):  # the best of five: what the machine does meanwhile is not the program's
-        before = spent_s()
-        assert leeward("version").status == 0
-        best = min(best, spent_s() - before)
-    assert best < 0.12
+    def spent_s(run: Callable[[], object]) -> float:
+        best = 60.0
+        for _ in range(5):  # the best of five: what the machine does meanwhile is not the program's
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            run()
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return best
+
+    library = spent_s(lambda: subprocess.run([sys.executable, "-c", "import click"], check=True))
+    assert leeward("version").status == 0
+    assert spent_s(lambda: leeward("version")) < 3 * library
