@@ -7,7 +7,7 @@ layer.py                                   what the parts ask of each other: blo
 frame.py pack*.py receiving.py redo.py     layers that came over the wire: append-only files of frames
 seed.py                                    the first copy, straight into the base
 overlay.py overlay_io.py frozen.py         layers that hosts write, and those that they wrote
-image.py fold.py merge.py                  reading newest wins; the oldest into the base; neighbours into one
+image.py read_only.py fold.py merge.py     reading newest wins, and no more than reading; folding and merging
 hashes.py zero_pages.py holes.py           a hash for every block; as sparse as the volume; where a store has no data
 capture.py prepared.py                     one instant of many volumes
 writer.py volume.py                        the write path; all of it opened

@@ -268,6 +268,8 @@ class SetAside:
     layers: tuple[LayerId | None, ...]
     blocks: int
     created_at: datetime
+    exported: bool = False
+    """True while hosts may read it."""
 
 
 @dataclass(frozen=True, slots=True)

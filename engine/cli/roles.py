@@ -10,7 +10,18 @@ from engine.cli import output, views, words
 from engine.cli.call import Call, common, group_argument, no_wait
 from engine.cli.confirm import confirm
 from engine.cli.waiting import carry_out
-from engine.requests import Demote, GroupDoc, RemovedDoc, Restore, Reverse, SetAsideDrop, YieldDoc
+from engine.requests import (
+    Demote,
+    GroupDoc,
+    RemovedDoc,
+    Restore,
+    Reverse,
+    SetAsideDoc,
+    SetAsideDrop,
+    SetAsideExport,
+    SetAsideUnexport,
+    YieldDoc,
+)
 
 TOKEN = click.option("--token", metavar="TOKEN", help="Go on with the decision that a refusal has named by this.")
 YES = click.option("--yes", is_flag=True, help="Do not ask for the name of the group: set aside what must be.")
@@ -70,7 +81,7 @@ def _tell(doc: YieldDoc) -> None:
 
 @click.group()
 def set_aside() -> None:
-    """List and drop what role changes discarded."""
+    """List, show and drop what role changes discarded."""
 
 
 @set_aside.command("list")
@@ -83,6 +94,39 @@ def list_(call: Call, group: str) -> None:
         output.document(docs)
     else:
         views.set_asides(docs)
+
+
+@set_aside.command("export")
+@group_argument
+@click.argument("name")
+@no_wait
+@common
+def export(call: Call, group: str, name: str, no_wait: bool) -> None:
+    """Let hosts read every volume as it was at the side that gave way.
+
+    The exports are read-only and stay, also after a restart, until `set-aside unexport` or `set-aside drop`.
+    """
+
+    def tell(doc: SetAsideDoc) -> None:
+        output.line(f"What was set aside of {doc.group} as {doc.name} can be read now:")
+        for volume in doc.volumes:
+            output.line(f"  {volume.name}  {volume.export}")
+
+    carry_out(call, SetAsideExport(group, name), tell, no_wait=no_wait)
+
+
+@set_aside.command("unexport")
+@group_argument
+@click.argument("name")
+@no_wait
+@common
+def unexport(call: Call, group: str, name: str, no_wait: bool) -> None:
+    """Take its exports away; it stays set aside."""
+
+    def tell(doc: SetAsideDoc) -> None:
+        output.line(f"{doc.name} of {doc.group} is not exported any more; it stays set aside.")
+
+    carry_out(call, SetAsideUnexport(group, name), tell, no_wait=no_wait)
 
 
 @set_aside.command("drop")

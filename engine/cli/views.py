@@ -112,8 +112,11 @@ def snapshots(docs: tuple[SnapshotDoc, ...]) -> None:
 
 
 def set_asides(docs: tuple[SetAsideDoc, ...]) -> None:
-    rows = [(doc.name, words.moment(doc.created_at), words.size(doc.bytes), doc.why) for doc in docs]
-    output.table(("set-aside", "since", "changed", "by"), rows, "Nothing is set aside.")
+    rows = [
+        (doc.name, words.moment(doc.created_at), words.size(doc.bytes), doc.why, words.yes(bool(doc.volumes)))
+        for doc in docs
+    ]
+    output.table(("set-aside", "since", "changed", "by", "exported"), rows, "Nothing is set aside.")
 
 
 def status(doc: StatusDoc) -> None:

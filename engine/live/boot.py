@@ -19,7 +19,7 @@ from engine import model
 from engine.errors import Interrupted
 from engine.live.site import Site
 from engine.model import LayerKind, LayerState, Role, SyncState
-from engine.operations import capture, fold, promote, retention, snapshot, staging, volumes
+from engine.operations import aside, capture, fold, promote, retention, snapshot, staging, volumes
 from engine.operations.context import Context
 from engine.operations.converge import converge
 from engine.operations.handles import GroupHandle, VolumeHandle
@@ -57,6 +57,7 @@ async def open_group(ctx: Context, record: model.Group) -> GroupHandle:
         await _open_layers(ctx, record, handle)
         await _open_tracking(ctx, record, handle)
         await snapshot.reopen(ctx, handle)
+        await aside.reopen(ctx, handle)
         await _finish_fold(ctx, record, handle)
         await converge(ctx, handle)
     except (LeewardError, OSError) as error:

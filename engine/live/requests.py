@@ -44,7 +44,10 @@ from engine.requests import (
     Request,
     Restore,
     Reverse,
+    SetAsideDoc,
     SetAsideDrop,
+    SetAsideExport,
+    SetAsideUnexport,
     SnapshotCreate,
     SnapshotDelete,
     SnapshotDoc,
@@ -93,6 +96,8 @@ class Table:
             Reverse: self._reverse,
             Restore: self._restore,
             SetAsideDrop: self._set_aside_drop,
+            SetAsideExport: self._set_aside_export,
+            SetAsideUnexport: self._set_aside_unexport,
         }
 
     def look_up(self, request: Request) -> Asked:
@@ -210,6 +215,12 @@ class Table:
         await aside.drop(self._site.ctx, running.handle, request.name)
         running.retain()
         return RemovedDoc(request.name)
+
+    async def _set_aside_export(self, request: SetAsideExport, _: str) -> SetAsideDoc:
+        return await aside.export(self._site.ctx, self._site.running(request.group).handle, request.name)
+
+    async def _set_aside_unexport(self, request: SetAsideUnexport, _: str) -> SetAsideDoc:
+        return await aside.unexport(self._site.ctx, self._site.running(request.group).handle, request.name)
 
 
 async def _queued(_: str, __: Progress) -> None:

@@ -28,6 +28,9 @@ async def stop_volumes(site: Site) -> None:
         for snapshot in running.handle.snapshots.values():
             for overlay in snapshot.overlays:
                 await _stop_overlay(site.ctx, overlay, f"snapshot {snapshot.record.name} of {running.handle.name}")
+        for shown in running.handle.asides.values():
+            for layer in shown.frozen:
+                await site.ctx.pool.call(layer.close)
     for handle in handles:
         try:
             await _stop(site.ctx, handle)

@@ -11,7 +11,7 @@ from engine.decide.status import is_writable
 from engine.model import Role
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, VolumeHandle
-from engine.operations.snapshot import export_name
+from engine.operations.snapshot import aside_export_name, export_name
 from engine.records import groups
 
 
@@ -31,6 +31,11 @@ async def converge(ctx: Context, handle: GroupHandle) -> None:
             name = export_name(volume.name, snapshot.record.name)
             if name not in presented:
                 ctx.presenter.present(name, view, read_only=False, description=f"snapshot of {handle.name}")
+    for shown in handle.asides.values():
+        for volume, image in zip(handle.volumes, shown.views, strict=True):
+            name = aside_export_name(volume.name, shown.record.name)
+            if name not in presented:
+                ctx.presenter.present(name, image, read_only=True, description=f"set aside of {handle.name}")
 
 
 def present(ctx: Context, volume: VolumeHandle, record: model.Group) -> None:

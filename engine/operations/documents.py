@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from datetime import datetime
+from hashlib import blake2b
 
+from blockstore.units import BLOCK
 from engine import model
 from engine.decide import status
 from engine.model import Role
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, SnapshotHandle, VolumeHandle
-from engine.operations.snapshot import export_name
+from engine.operations.snapshot import aside_export_name, export_name
 from engine.records.retention import Kept
-from engine.requests import ExportDoc, GroupDoc, PeerDoc, PointDoc, SnapshotDoc, SnapshotVolumeDoc, VolumeDoc
+from engine.requests import (
+    ExportDoc,
+    GroupDoc,
+    PeerDoc,
+    PointDoc,
+    SetAsideDoc,
+    SnapshotDoc,
+    SnapshotVolumeDoc,
+    VolumeDoc,
+)
+
+SET_ASIDE = "set-aside"
+"""The kind of an export that shows one."""
 
 
 def at_text(at: datetime) -> str:
@@ -136,8 +150,37 @@ def export_docs(ctx: Context, handle: GroupHandle) -> list[ExportDoc]:
         for volume, wwn in zip(handle.volumes, snapshot.record.wwns, strict=True):
             name = export_name(volume.name, snapshot.record.name)
             docs.append(_export_doc(ctx, handle, name, volume.name, wwn, "snapshot"))
+    for shown in handle.asides.values():
+        for volume in handle.volumes:
+            name = aside_export_name(volume.name, shown.record.name)
+            docs.append(_export_doc(ctx, handle, name, volume.name, _aside_wwn(shown.record, volume), SET_ASIDE))
     return docs
 
 
 def _export_doc(ctx: Context, handle: GroupHandle, name: str, volume: str, wwn: str, kind: str) -> ExportDoc:
-    return ExportDoc(name, ctx.presenter.uri(name), wwn, handle.name, volume, kind, read_only=False)
+    return ExportDoc(name, ctx.presenter.uri(name), wwn, handle.name, volume, kind, read_only=kind == SET_ASIDE)
+
+
+def set_aside_doc(ctx: Context, handle: GroupHandle, kept: model.SetAside) -> SetAsideDoc:
+    shown = handle.volumes if kept.name in handle.asides else ()
+    return SetAsideDoc(
+        name=kept.name,
+        group=handle.name,
+        why=kept.why,
+        bytes=kept.blocks * BLOCK,
+        created_at=at_text(kept.created_at),
+        volumes=tuple(
+            SnapshotVolumeDoc(
+                name=volume.name,
+                size=volume.record.size_bytes,
+                export=ctx.presenter.uri(aside_export_name(volume.name, kept.name)),
+                wwn=_aside_wwn(kept, volume),
+            )
+            for volume in shown
+        ),
+    )
+
+
+def _aside_wwn(kept: model.SetAside, volume: VolumeHandle) -> str:
+    """The same for ever, and another one for each volume of each set-aside."""
+    return model.new_wwn(blake2b(kept.id + volume.record.id, digest_size=13).digest())

@@ -15,7 +15,7 @@ from engine.operations import staging
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle
 from engine.operations.pacing import UPKEEP_BYTES_PER_S, Pacer
-from engine.operations.snapshot import close_retired, export_name
+from engine.operations.snapshot import aside_export_name, close_retired, export_name
 from engine.records import folds, groups
 
 PIECE_BYTES = 8 << 20
@@ -27,6 +27,7 @@ def pacer(ctx: Context, handle: GroupHandle) -> Pacer:
     def is_busy() -> bool:
         names = [volume.name for volume in handle.volumes]
         names += [export_name(volume, snapshot) for volume in names for snapshot in handle.snapshots]
+        names += [aside_export_name(volume.name, aside) for volume in handle.volumes for aside in handle.asides]
         return handle.receiving is not None or any(ctx.presenter.is_busy(name) for name in names)
 
     return Pacer(ctx.clock, is_busy, busy_bytes_per_s=UPKEEP_BYTES_PER_S)

@@ -16,6 +16,7 @@ from blockstore.layer import IncomingLayer
 from blockstore.overlay import Overlay
 from blockstore.overlay_io import OverlayIO
 from blockstore.pack_read import SealedPack
+from blockstore.read_only import ReadOnly
 from blockstore.units import BLOCK
 from blockstore.volume import Volume
 from blockstore.writer import Writer
@@ -78,6 +79,15 @@ class SnapshotHandle:
 
 
 @dataclass(slots=True, eq=False)
+class ShownAside:
+    """A set-aside that hosts may read, in the group's order of volumes; `frozen`: the layers that it alone has open."""
+
+    record: model.SetAside
+    views: list[ReadOnly]
+    frozen: list[FrozenOverlay]
+
+
+@dataclass(slots=True, eq=False)
 class Receiving:
     """One session that receives a sync: its layers stand in the group's order of volumes."""
 
@@ -102,6 +112,8 @@ class GroupHandle:
     peer: str
     volumes: list[VolumeHandle] = field(default_factory=list)
     snapshots: dict[str, SnapshotHandle] = field(default_factory=dict)
+    asides: dict[str, ShownAside] = field(default_factory=dict)
+    """Those that are exported, by name."""
     receiving: Receiving | None = None
     capture: GroupCapture | None = None
     talk: Conversation | None = None

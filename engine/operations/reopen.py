@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from blockstore.overlay_io import OverlayIO
 from engine.model import LayerId, Role, VolumeState
-from engine.operations import promote, snapshot, volumes
+from engine.operations import aside, promote, snapshot, volumes
 from engine.operations.context import Context
 from engine.operations.converge import converge, withdraw
 from engine.operations.handles import GroupHandle, VolumeHandle
@@ -27,6 +27,7 @@ async def _read_anew(ctx: Context, handle: VolumeHandle, group: GroupHandle) -> 
         await ctx.presenter.withdraw(snapshot.export_name(handle.name, shown.record.name))
         image = await snapshot.image_at(ctx, handle, shown.record.point)
         shown.views[index] = OverlayIO(shown.overlays[index], image)
+    await aside.read_anew(ctx, group, handle)
 
 
 async def reopen(ctx: Context, handle: VolumeHandle, group: GroupHandle | None) -> None:

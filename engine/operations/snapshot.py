@@ -35,6 +35,11 @@ def export_name(volume: str, snapshot: str) -> str:
     return f"{volume}@{snapshot}"
 
 
+def aside_export_name(volume: str, set_aside: str) -> str:
+    """How a set-aside's image of a volume is called on NBD; `~` is in no name, so it is never a snapshot's."""
+    return f"{volume}~{set_aside}"
+
+
 async def create(ctx: Context, handle: GroupHandle, request: SnapshotCreate) -> SnapshotHandle:
     """A new snapshot; `converge` puts its exports up.
 
@@ -230,7 +235,9 @@ async def close_retired(ctx: Context, handle: GroupHandle) -> None:
     """Close packs that left the chain once no image that is in use has them. Under the group's lock."""
     for index, volume in enumerate(handle.volumes):
         views = [snapshot.views[index] for snapshot in handle.snapshots.values() if snapshot.views]
-        used = {layer.layer_id for view in (*views, volume.top_io) if view is not None for layer in view.layers}
+        shown = [aside.views[index] for aside in handle.asides.values()]
+        in_use = [view for view in (*views, *shown, volume.top_io) if view is not None]
+        used = {layer.layer_id for view in in_use for layer in view.layers}
         unused = [pack for pack in volume.retired if pack.layer_id not in used]
         volume.retired = [pack for pack in volume.retired if pack.layer_id in used]
         for pack in unused:

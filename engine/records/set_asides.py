@@ -15,7 +15,7 @@ from engine.records.columns import from_us, to_us
 
 OVERLAY, IMAGE = "overlay", "image"
 _ID_BYTES = 16
-_NAMES = "id, group_id, name, why, kind, base, layers, blocks, created_us"
+_NAMES = "id, group_id, name, why, kind, base, layers, blocks, created_us, exported"
 
 
 def _from(row: sqlite3.Row) -> SetAside:
@@ -31,6 +31,7 @@ def _from(row: sqlite3.Row) -> SetAside:
         layers=tuple(LayerId(one) if any(one) else None for one in ids),
         blocks=row["blocks"],
         created_at=from_us(row["created_us"]),
+        exported=bool(row["exported"]),
     )
 
 
@@ -41,7 +42,8 @@ def insert(conn: sqlite3.Connection, made: SetAside) -> None:
     packed = b"".join(layer or bytes(_ID_BYTES) for layer in made.layers)
     values = (made.id, made.group, made.name, made.why, made.kind, made.base, packed, made.blocks)
     conn.execute(
-        f"INSERT INTO set_aside ({_NAMES}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, to_us(made.created_at))
+        f"INSERT INTO set_aside ({_NAMES}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*values, to_us(made.created_at), made.exported),
     )
 
 
@@ -62,6 +64,11 @@ def get(conn: sqlite3.Connection, group: GroupId, name: str) -> SetAside:
 def holds_base(conn: sqlite3.Connection, group: GroupId) -> bool:
     """True while one of them lies in the stores themselves: then nothing may be folded into these."""
     return any(found.kind == IMAGE for found in of_group(conn, group))
+
+
+def set_exported(conn: sqlite3.Connection, set_aside: SetAsideId, exported: bool) -> None:
+    """Hosts may read it from now on, or may not."""
+    conn.execute("UPDATE set_aside SET exported = ? WHERE id = ?", (exported, set_aside))
 
 
 def drop(conn: sqlite3.Connection, found: SetAside) -> None:

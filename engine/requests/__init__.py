@@ -26,6 +26,8 @@ from engine.requests.asked import (
     Restore,
     Reverse,
     SetAsideDrop,
+    SetAsideExport,
+    SetAsideUnexport,
     SnapshotCreate,
     SnapshotDelete,
     SnapshotReset,
@@ -87,6 +89,8 @@ __all__ = [
     "Reverse",
     "SetAsideDoc",
     "SetAsideDrop",
+    "SetAsideExport",
+    "SetAsideUnexport",
     "SiteDoc",
     "SnapshotCreate",
     "SnapshotDelete",
@@ -126,6 +130,8 @@ Request = (
     | Reverse
     | Restore
     | SetAsideDrop
+    | SetAsideExport
+    | SetAsideUnexport
 )
 
 REQUESTS: dict[str, type[Any]] = {cls.kind: cls for cls in get_args(Request)}
@@ -151,6 +157,8 @@ OUTCOMES: dict[str, type[Any]] = {
     Reverse.kind: YieldDoc,
     Restore.kind: YieldDoc,
     SetAsideDrop.kind: RemovedDoc,
+    SetAsideExport.kind: SetAsideDoc,
+    SetAsideUnexport.kind: SetAsideDoc,
 }
 """The document that a finished job of each kind carries in `outcome`."""
 

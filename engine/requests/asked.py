@@ -159,6 +159,22 @@ class SetAsideDrop:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAsideExport:
+    """Hosts may read it, until it is unexported or dropped."""
+
+    kind: ClassVar[str] = "set_aside_export"
+    group: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetAsideUnexport:
+    kind: ClassVar[str] = "set_aside_unexport"
+    group: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class PeerInvite:
     """`secret`: 32 hex digits that who asks has drawn at random; the token is made of it and of the answer.
 

@@ -156,13 +156,17 @@ class YieldDoc:
 
 @dataclass(frozen=True, slots=True)
 class SetAsideDoc:
-    """What a role change (`why`) discarded: `bytes` of blocks that hosts had changed."""
+    """What a role change (`why`) discarded: `bytes` of blocks that hosts had changed.
+
+    `volumes`: its read-only exports, none unless it was exported.
+    """
 
     name: str
     group: str
     why: str
     bytes: int
     created_at: str
+    volumes: tuple[SnapshotVolumeDoc, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

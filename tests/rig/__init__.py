@@ -7,6 +7,7 @@
     loop.py     loop devices, and file systems mounted through them
     daemon.py   one `leeward serve` in its own directory; kill it, restart it, run commands
     pair.py     two paired daemons and a group
+    sides.py    such a pair, and what each side of it must show
 
 Imported as `rig.daemon` (pyproject.toml puts `tests` on the path). Nothing here may import the product: it
 sees what an operator sees, the command line and the NBD exports.
