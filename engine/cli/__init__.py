@@ -11,7 +11,8 @@ views.py       a group, a site and a job as people read them
 site.py        init, serve          peer.py   volume.py   group.py   snapshot.py   export.py
 sync.py        sync, points         promote.py   roles.py   status.py   events.py   jobs.py
 about.py       version, errors, completion, demo
-demo.py        what `leeward demo` tells; drill.py what it tells with --drill; demo_site.py what both tell it with
+demo.py        what `leeward demo` tells; drill.py what it tells with --drill; demo_site.py what both tell it with;
+               demo_record.py what the drill compares images with
 
 A command imports what it runs on when it runs: `leeward version` and shell completion have to be quick.
 """

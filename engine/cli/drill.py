@@ -7,13 +7,12 @@ compared with it, byte for byte. It must never take a daemon's word for what an 
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.cli.demo_record import Record, first_difference
 from engine.cli.demo_site import (
     BLOCK,
     DemoFailed,
@@ -33,45 +32,11 @@ GROUP = "ships"
 FILES, LOG = "files", "log"
 FILES_MIB = 64
 LOG_MIB = 16
-PIECE = 4 << 20
-"""Bytes compared at a time."""
 
 
 def run(say: Say) -> int:
     """Tell the drill through `say`, one line at a time. Returns the exit status: 0, or 1 if a step failed."""
     return perform("drill", Drill, say)
-
-
-@dataclass(slots=True)
-class Record:
-    """What an image of the group must show: a file a volume, and the blocks that hosts wrote since the last sync."""
-
-    folder: Path
-    written: set[tuple[str, int]] = field(default_factory=set)
-
-    def image(self, volume: str) -> Path:
-        return self.folder / volume
-
-    def take_over(self, other: Record) -> None:
-        """Show what `other` shows."""
-        self.folder.mkdir(exist_ok=True)
-        for image in other.folder.iterdir():
-            shutil.copyfile(image, self.folder / image.name)
-
-    def all_blocks(self) -> set[tuple[str, int]]:
-        return {
-            (image.name, block) for image in self.folder.iterdir() for block in range(image.stat().st_size // BLOCK)
-        }
-
-    def count_zeros(self, blocks: set[tuple[str, int]]) -> int:
-        """How many of these blocks are all zeros."""
-        images = {image.name: image.read_bytes() for image in self.folder.iterdir()}
-        return sum(not any(images[volume][block * BLOCK : (block + 1) * BLOCK]) for volume, block in blocks)
-
-    def note(self, volume: str, block: int, content: bytes) -> None:
-        with self.image(volume).open("r+b") as file:
-            os.pwrite(file.fileno(), content, block * BLOCK)
-        self.written.add((volume, block))
 
 
 class Drill(Story):
@@ -80,6 +45,7 @@ class Drill(Story):
     def __init__(self, folder: Path, say: Say) -> None:
         super().__init__(folder, say)
         self.records = {name: Record(folder / f"record-{name}") for name in ("harbour", "lee")}
+        self.lost = Record(folder / "record-lost")
         self.points = {name: Record(folder / f"point-{name}") for name in ("harbour", "lee")}
         self.dice = random.Random(11)
         self.places: dict[str, list[int]] = {}
@@ -207,6 +173,15 @@ class Drill(Story):
         )
         self.check(self.harbour, self.lee)
         self.say("   Until the next sync, 'lee' shows the newest point that it had received before it took over.")
+        self.lost.take_over(self.records["lee"])
+        self.look_at_loser(done["set_aside"])
+
+    def look_at_loser(self, name: str) -> None:
+        """The image that gave way is exported, and compared with what hosts saw there until then."""
+        shown = self.lee.command("set-aside", "export", GROUP, name)
+        exports = {volume["name"]: volume["export"] for volume in shown["volumes"]}
+        images = self.compare(exports, self.lost, f"set-aside '{name}'")
+        self.say(f"   '{name}' is exported read-only: {images} images, byte for byte what hosts saw there until then.")
 
     def sync_after_resolution(self) -> None:
         self.say("7. In step again: what changed at either site since the common point moves, and nothing else.")
@@ -220,7 +195,14 @@ class Drill(Story):
         self.move(self.harbour, self.lee)
         self.reprotect_by(self.lee, old=self.harbour)
         self.expect(self.set_asides() == kept, "the set-aside did not outlive the failback")
-        self.say(f"   The set-aside of step 6 is still listed: {', '.join(kept)}.")
+        (name,) = kept
+        self.say(f"   The set-aside of step 6 is still listed: {name}.")
+        self.look_at_loser(name)
+        self.lee.command("set-aside", "drop", GROUP, name)
+        left = self.set_asides(), [export for export in self.lee.listing("export", "list") if export["read_only"]]
+        self.expect(left == ({}, []), f"of '{name}' is left: {left}")
+        self.say("   It is dropped, and its exports are gone.")
+        self.check(self.lee)
 
     # What steps are made of
 
@@ -364,20 +346,6 @@ class Drill(Story):
             if at is not None:
                 raise DemoFailed(f"volume {volume} of {whose} differs from what was written, first at byte {at}")
         return len(exports)
-
-
-def first_difference(one: Path, other: Path) -> int | None:
-    """Offset of the first byte in which two files differ, or the length of the shorter one; None if they are equal."""
-    with one.open("rb") as ours, other.open("rb") as theirs:
-        at = 0
-        while True:
-            left, right = ours.read(PIECE), theirs.read(PIECE)
-            if left != right:
-                shorter = min(len(left), len(right))
-                return at + next((n for n in range(shorter) if left[n] != right[n]), shorter)
-            if not left:
-                return None
-            at += len(left)
 
 
 def _blocks(count: int) -> str:

@@ -82,6 +82,9 @@ def test_the_drill_passes_and_its_figures_are_those_of_the_writes(tmp_path: Path
     assert max(at_lee, at_harbour) <= sent(again)[0] <= at_lee + at_harbour
     assert sent(failback) == wrote(failback)
     assert "still listed: aside-1" in failback
+    for step in (resolution, failback):
+        assert "'aside-1' is exported read-only: 2 images, byte for byte" in step
+    assert "It is dropped, and its exports are gone." in failback
 
 
 class Forgetful(drill.Drill):
