@@ -7,7 +7,6 @@ let a byte through the other way.
 from __future__ import annotations
 
 import errno
-import os
 from typing import NoReturn
 
 from blockstore.image import Image
@@ -53,4 +52,4 @@ class ReadOnly:
 
 
 def _refuse() -> NoReturn:
-    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    raise OSError(errno.EROFS, "this image can only be read")
