@@ -112,6 +112,8 @@ def test_each_kind_of_request_arrives_whole_with_its_key(api: ApiThread, client:
         ask.Reverse("g", True, "0123456789abcdef", True),
         ask.Restore("g", "0123456789abcdef", True),
         ask.SetAsideDrop("g", "aside-1"),
+        ask.SetAsideExport("g", "aside-1"),
+        ask.SetAsideUnexport("g", "aside-1"),
     ]
     assert {type(request) for request in sent} == set(REQUESTS.values())
     for number, request in enumerate(sent):
