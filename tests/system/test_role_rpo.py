@@ -24,7 +24,7 @@ def test_syncs_go_on_by_themselves_after_it(tmp_path: Path, way: str) -> None:
         until(lambda: pair.west.group(pair.group)["state"] == "split", "both sides know")
         pair.east.run(way, pair.group)
         source, target = (pair.west, pair.east) if way == "reverse" else (pair.east, pair.west)
+        newest = target.run("points", pair.group)[0]["sequence"]
         with NbdClient(source.exports(pair.group)[0]) as client:
             client.pwrite(b"\x07" * BLOCK, 0)
-        newest = target.run("points", pair.group)[0]["sequence"]
         until(lambda: target.run("points", pair.group)[0]["sequence"] > newest, "a sync by itself", timeout_s=20)
