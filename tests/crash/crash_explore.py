@@ -14,11 +14,11 @@ from typing import Any
 
 from crash_model import Model, Violation
 from crash_site import EagerPool, SeededPool, Site, first_records
-from crash_states import KILL, POWER, Recipe, Replay, choices, kill_choices, kill_digest
-from memory_disk import Entry, MemoryDisk
 
 from blockstore.errors import LeewardError
 from engine.model import Role
+from rig.disk_states import KILL, POWER, Recipe, Replay, choices, kill_choices, kill_digest
+from rig.memory_disk import Entry, MemoryDisk
 
 ORDERS = 60
 """Seeds under which a script is recorded, at most."""

@@ -10,10 +10,9 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from crash_states import KILL
-from memory_disk import SECTOR, ZERO
-
 from blockstore.units import BLOCK
+from rig.disk_states import KILL
+from rig.memory_disk import SECTOR, ZERO
 
 Image = dict[int, bytes]
 """Block -> 4096 bytes; blocks that are not in it are zeros."""

@@ -17,8 +17,6 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from memory_disk import MemoryDisk
-
 from blockstore.steps import Step, Wait
 from blockstore.tracking import recovery
 from engine import model
@@ -29,6 +27,7 @@ from engine.operations.context import Context, Paths
 from engine.operations.handles import GroupHandle, VolumeHandle
 from engine.pool import DiskPool
 from engine.records import groups, migrate, peers, points, site, volumes
+from rig.memory_disk import MemoryDisk
 
 T = TypeVar("T")
 

@@ -9,11 +9,11 @@ import pytest
 from crash_explore import Script, run
 from crash_protected import Captured, CaptureGivenUp, CleanStop, Lost, WritePath
 from crash_recovery import Folded, Merged, Promoted, Seeded, Snapshots, Staging, StagingTwo
-from crash_states import Replay
 from crash_yield import GaveWay
-from memory_disk import MemoryDisk
 
 from blockstore.pack import OpenPack
+from rig.disk_states import Replay
+from rig.memory_disk import MemoryDisk
 
 SCRIPTS: list[type[Script]] = [
     *(WritePath, CleanStop, Lost, Captured, CaptureGivenUp),

@@ -2,7 +2,7 @@
 
 It behaves like a page cache over a disk: what was written is read back at once, and is on the disk after a sync only.
 A sector of 512 bytes is atomic; what a sector gets is the page cache's content of it. What can be left after a crash is
-worked out from the record (`crash_states.py`). Live maps are memory that outlives a kill and not a power cut.
+worked out from the record (`disk_states.py`). Live maps are memory that outlives a kill and not a power cut.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from blockstore.disk import Disk, LiveFile
+from blockstore.errors import StoreFlushFailed
 from blockstore.units import BLOCK
 
 SECTOR = 512
@@ -135,11 +136,20 @@ class MemoryFile:
     def size(self) -> int:
         return self._content.size
 
+    def allocated_bytes(self) -> int:
+        return len(self._content.sectors) * SECTOR
+
     def status(self) -> Any:
         return self._disk.status_of(self._inode)
 
     def datasync(self) -> None:
-        self._disk.change(("sync", self._inode))
+        if self.sync_failed:
+            raise StoreFlushFailed(path=self.path, reason="an earlier flush failed")
+        try:
+            self._disk.change(("sync", self._inode))
+        except OSError as error:
+            self.sync_failed = True
+            raise StoreFlushFailed(path=self.path, reason=error.strerror or str(error)) from error
 
     sync = datasync
 

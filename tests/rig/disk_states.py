@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from memory_disk import ZERO, Content, Entry, MemoryDisk
 from xxhash import xxh3_64_intdigest
+
+from rig.memory_disk import ZERO, Content, Entry, MemoryDisk
 
 POWER, KILL = "power", "kill"
 SUBSETS = 24
