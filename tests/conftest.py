@@ -16,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("leeward")
     group.addoption("--seed", type=int, default=1, help="seed of everything random in the tests")
     group.addoption("--kills", type=int, default=12, help="how many daemons tests/system kills under load")
+    group.addoption("--histories", type=int, default=1000, help="how many histories tests/sim runs")
     group.addoption("--crash-states", type=int, default=2000, help="how many disk states tests/crash rebuilds")
 
 
@@ -42,6 +43,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def seed(request: pytest.FixtureRequest) -> int:
     """The seed of the run: `random.Random(seed)`, never the global generator."""
     return int(request.config.getoption("--seed"))
+
+
+@pytest.fixture(scope="session")
+def histories(request: pytest.FixtureRequest) -> int:
+    """How many histories of two sites the simulator runs."""
+    return int(request.config.getoption("--histories"))
 
 
 @pytest.fixture(scope="session")
