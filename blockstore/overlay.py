@@ -8,10 +8,10 @@ first copied up whole. Format: `docs/formats.md`, "Overlay". This module must ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from blockstore.disk import Disk, DiskFile
-from blockstore.errors import LayerDamaged
+from blockstore.errors import LayerDamaged, StoreFlushFailed
 from blockstore.steps import Step
 from blockstore.tracking.bitmap import LiveMap, LiveName
 from blockstore.tracking.pmap import KIND_PRESENCE, REGIONS_PER_PAGE, PagedBitmap, Staged
@@ -29,6 +29,10 @@ class Overlay:
         self._pages = pages
         self._new_pages: set[int] = set()
         self._flushing: Step[None] | None = None
+        self.failure: StoreFlushFailed | None = None
+        """A flush that failed: nothing is written or flushed any more, and what was not flushed before may be gone."""
+        self.on_failure: Callable[[StoreFlushFailed], None] = lambda failure: None
+        """Told on the loop when that happens."""
 
     @classmethod
     def create(
@@ -132,7 +136,12 @@ class Overlay:
         return self._flushing
 
     def flush(self) -> Step[None]:
-        """What was written before this call is durable after it: data, then the pages of its bits. One at a time."""
+        """What was written before this call is durable after it: data, then the pages of its bits. One at a time.
+
+        By the step: StoreFlushFailed, then for ever; OSError ENOSPC, then it may be tried again.
+        """
+        if self.failure is not None:
+            raise self.failure
         assert self._flushing is None, "a flush that comes while another runs waits for a new one"
         touched, self._new_pages = self._new_pages, set()
         staged: list[Staged] = [self._pages.stage(page, self._rows(page)) for page in sorted(touched)]
@@ -146,9 +155,15 @@ class Overlay:
             self._flushing = None
             self._pages.landed(staged)
 
-        def failed(_: Exception) -> None:
+        def failed(error: Exception) -> None:
             self._flushing = None
+            if not isinstance(error, StoreFlushFailed):
+                self._pages.not_landed(staged)
+                self._new_pages |= touched
+                return
+            self.failure = error
             self.bits.poison()
+            self.on_failure(error)
 
         self._flushing = Step(work, settle, failed, final=True)
         return self._flushing

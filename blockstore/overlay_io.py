@@ -44,7 +44,12 @@ class OverlayIO:
     # Writing
 
     def prepare(self, offset: int, length: int) -> Wait | None:
-        """As Surface.prepare: nothing at work on these blocks, and the edges of the range are in the overlay."""
+        """As Surface.prepare: nothing at work on these blocks, and the edges of the range are in the overlay.
+
+        Raises StoreFlushFailed once a flush has failed.
+        """
+        if self._overlay.failure is not None:
+            raise self._overlay.failure
         first, count = cover(offset, length)
         for low, high, wait in self._held:
             if low < first + count and first < high:

@@ -38,7 +38,7 @@ class Volume:
         """Why nothing may be written any more; empty while all is well."""
         self._disk = disk
         self._place = place
-        self._plain = StoreSurface(store, self._fail)
+        self._plain = StoreSurface(store, self.fail)
         self._frozen_surface: FrozenSurface | None = self._plain
         """What a capture reads: the surface that the writer writes on, if it can be read in the pool."""
         self._tracker: ChangeTracker | None = None
@@ -142,7 +142,7 @@ class Volume:
             pending=pending,
             fresh=tracking_id == self._fresh,
             writes=writes,
-            fail=self._fail,
+            fail=self.fail,
         )
         self._tracker = found.tracker
         self._pending = found.tracker.frozen is not None
@@ -333,7 +333,7 @@ class Volume:
         def settle(_: None) -> None:
             self._stopped = True
 
-        return Step(work, settle, self._fail, final=True)
+        return Step(work, settle, self.fail, final=True)
 
     def close(self) -> None:
         """Close everything; the live maps stay for the next run unless the stop was clean. Blocking."""
@@ -368,8 +368,11 @@ class Volume:
         if self.failed:
             raise VolumeFailed(volume=self.name, reason=self.failed)
 
-    def _fail(self, error: Exception) -> None:
-        """A flush or a mark failed: stop writing, and let no later run trust the maps of this one."""
+    def fail(self, error: Exception) -> None:
+        """A flush or a mark failed, of the store or of what lies on it: stop writing.
+
+        No later run trusts the maps of this one.
+        """
         if self._tracker is not None:
             self._tracker.poison()
         if not self.failed:

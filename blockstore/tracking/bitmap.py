@@ -90,6 +90,10 @@ class Bitmap:
                 yield region, bits
             region = self.next_region(region + 1)
 
+    def touched_groups(self, size: int) -> set[int]:
+        """Which groups of `size` regions, counted from 0, have a region that was ever stored to."""
+        return set((np.flatnonzero(self._summary()) // size).tolist())
+
     def count(self) -> int:
         """How many bits are set."""
         rows = self._rows()

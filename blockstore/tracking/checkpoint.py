@@ -30,6 +30,8 @@ class Checkpoint:
         """The step under way."""
         self.unsaved: set[int] = set()
         """Pages of cold regions with bits that no page on disk has: marks without a write."""
+        self.stale: set[int] = set()
+        """Pages that show bits of blocks which are dirty no more: after a crash they would be compared for nothing."""
         self.full: set[int] = set()
         """Cold or hot regions whose durable page shows every block dirty, as asked for by `save`."""
         self._bits_of = bits_of
@@ -42,6 +44,7 @@ class Checkpoint:
         wanted = sorted(pages)
         staged = [self.file.stage(page, self._rows(page)) for page in wanted]
         self.unsaved.difference_update(wanted)
+        self.stale.difference_update(wanted)
         file = self.file
 
         def settle(_: None) -> None:
@@ -53,6 +56,15 @@ class Checkpoint:
 
         self.busy = Step(lambda: file.write(staged), settle, self._failed)
         return self.busy
+
+    def dropped(self, pages: Iterable[int]) -> None:
+        """Bits in these pages are not dirty any more; they are written again in their turn."""
+        self.stale.update(self.file.shown.intersection(pages))
+
+    def due(self, most: int) -> list[int]:
+        """So many pages at most that the disk should have anew, those with unsaved bits first."""
+        found = sorted(self.unsaved)[:most]
+        return found + sorted(self.stale - self.unsaved)[: most - len(found)]
 
     def _rows(self, page: int) -> bytearray:
         rows = bytearray(REGIONS_PER_PAGE * REGION_BITS_BYTES)

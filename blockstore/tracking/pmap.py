@@ -40,6 +40,7 @@ _ROWS_AT = 128
 _FIRST_PAGE = 65536
 _PAGES_PER_GROUP = 16
 _CLEAR = bytes(BLOCK)
+_NO_BITS = bytes(BLOCK - _ROWS_AT)
 
 
 def pages_for(regions: int) -> int:
@@ -58,6 +59,8 @@ class PagedBitmap:
         self._versions: dict[int, int] = {}
         """Page -> its newest version, shifted left, and the slot that holds it."""
         self._staged: set[int] = set()
+        self.shown: set[int] = set()
+        """Pages of which the newest version has bits."""
         self.torn: set[int] = set()
         """Pages of which `load` found one twin valid and the other not: a torn write, or a newer page gone bad."""
 
@@ -118,6 +121,8 @@ class PagedBitmap:
             if valid:
                 version, slot, rows = max(valid)
                 self._versions[page] = version << 1 | slot
+                if rows != _NO_BITS:
+                    self.shown.add(page)
                 if any(other < 0 for other, _ in twins):
                     self.torn.add(page)
                 yield page, rows
@@ -144,9 +149,18 @@ class PagedBitmap:
 
     def landed(self, staged: Iterable[Staged]) -> None:
         """`write` returned: the next version of these pages goes to the other slot."""
-        for page, _, _ in staged:
+        for page, _, image in staged:
             newest = self._versions.get(page, 1)
             self._versions[page] = ((newest >> 1) + 1) << 1 | ((newest & 1) ^ 1)
+            self._staged.discard(page)
+            if image.endswith(_NO_BITS):
+                self.shown.discard(page)
+            else:
+                self.shown.add(page)
+
+    def not_landed(self, staged: Iterable[Staged]) -> None:
+        """`write` found no space: these pages may be staged again, for the same slot."""
+        for page, _, _ in staged:
             self._staged.discard(page)
 
     def close(self) -> None:

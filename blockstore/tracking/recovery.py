@@ -252,6 +252,10 @@ class _Opening:
             saved = int.from_bytes(self._saved.get(page, b"")[at : at + REGION_BITS_BYTES], "little")
             if bits & ~saved and region not in tracker.hot.used:
                 tracker.pages.unsaved.add(page)
+        if self._log.newest.is_clean:
+            # The records forget next what the store looked like: a kill before the first write must not find a log
+            # that calls it clean, and records that cannot tell whether it still is.
+            self._log.write(self._log.stage(()))
         for bits_of_run in (frozen, current):
             if bits_of_run is not None:
                 bits_of_run.set_ready()

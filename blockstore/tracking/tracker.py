@@ -132,6 +132,8 @@ class ChangeTracker:
     def drop_frozen(self) -> LiveMap | None:
         """What the frozen epoch holds is in a recorded point: its bits are not dirty any more. Returns its map."""
         old, self.frozen = self.frozen, None
+        if old is not None:
+            self.pages.dropped(old.touched_groups(REGIONS_PER_PAGE))
         self.current.oldest = self.current.name.epoch
         return old
 
@@ -146,6 +148,7 @@ class ChangeTracker:
         assert self.frozen is None, "no capture may be under way"
         self.current.clear()
         self.quick.clear()
+        self.pages.dropped(self.pages.file.shown)
         return self.in_flight.drained()
 
     # Cooling
@@ -157,7 +160,7 @@ class ChangeTracker:
         if self.pages.busy is not None:
             return None
         batch = self.hot.may_cool(all_of_them=all_of_them)
-        return self._cool(batch) if batch or self.pages.unsaved else None
+        return self._cool(batch) if batch or self.pages.unsaved or self.pages.stale else None
 
     def save_marks(self) -> Step[None] | None:
         """Make marks without a write durable. None: they are; the step under way, if pages are being written."""
@@ -169,7 +172,7 @@ class ChangeTracker:
         """With all writers gone: the blocking work that saves every bit and records a clean stop."""
         assert self.in_flight.is_empty, "writers are gone"
         assert self.pages.busy is None, "nothing cools"
-        wanted = {region // REGIONS_PER_PAGE for region in self.hot.used} | self.pages.unsaved
+        wanted = {region // REGIONS_PER_PAGE for region in self.hot.used} | self.pages.unsaved | self.pages.stale
         pages = self.pages.save(wanted).start()
         log, record = self.hot.log, self.hot.log.stage((), CLEAN_STOP)
 
@@ -231,5 +234,5 @@ class ChangeTracker:
         hot.cooling = set(batch)
         self.quick.difference_update(hot.cooling)
         pages = {region // REGIONS_PER_PAGE for region in hot.cooling}
-        pages.update(sorted(self.pages.unsaved)[: MAX_PAGES - len(pages)])
+        pages.update(self.pages.due(MAX_PAGES - len(pages)))
         return self.pages.save(pages, hot.cooled)

@@ -112,7 +112,8 @@ class RunningGroup:
         elif isinstance(message, AskChanged):
             await changed.answer(handle, link, message)
         elif isinstance(message, AskYield):
-            await reverse.answer(ctx, handle, link, message)
+            if not link.closed.is_set():  # who asked is told that nobody answered, and may have done something else
+                await reverse.answer(ctx, handle, link, message)
         elif isinstance(message, Begin):
             await receive.begin(ctx, handle, link, message)
         elif isinstance(message, Flush):

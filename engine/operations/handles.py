@@ -120,9 +120,13 @@ class GroupHandle:
     syncing: Progress | None = None
     unsettled: model.PointId | None = None
     is_split: bool = False
+    busy: str = ""
+    """Why no sync may begin now; empty: it may. What sets it asks first whether one runs."""
     peer_term: int = 0
     """The highest term that the peer has told of."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from an operator's word to its end while one of the two sides is made to give way."""
     talking: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One conversation with the peer at a time."""
 

@@ -149,6 +149,7 @@ async def _make(ctx: Context, volume: VolumeHandle, top: records.Top, *, keeps_t
 async def bind_top(ctx: Context, volume: VolumeHandle, point: model.PointId | None, overlay: Overlay) -> None:
     """Put the overlay on top of the image of `point`, or of all that the volume holds: it takes the writes now."""
     volume.top = overlay
+    overlay.on_failure = volume.require_open().fail
     below = await image_at(ctx, volume, point) if point is not None else image_here(volume)
     volume.top_io = OverlayIO(overlay, below)
 

@@ -6,7 +6,9 @@ every block by hash. This module must never trust a bit from before the failure.
 
 from __future__ import annotations
 
+from blockstore.errors import LeewardError
 from blockstore.overlay_io import OverlayIO
+from engine.errors import RefusedByState
 from engine.model import LayerId, Role, VolumeState
 from engine.operations import aside, promote, snapshot, volumes
 from engine.operations.context import Context
@@ -31,7 +33,24 @@ async def _read_anew(ctx: Context, handle: VolumeHandle, group: GroupHandle) -> 
 
 
 async def reopen(ctx: Context, handle: VolumeHandle, group: GroupHandle | None) -> None:
-    """Open the volume anew, its exports up on return. Raises Store* errors, OSError; it stays failed then."""
+    """Open the volume anew, its exports up on return. Raises RefusedByState while a sync of its group runs.
+
+    Raises Store* errors, OSError; it stays failed then.
+    """
+    if group is None:
+        await _reopen(ctx, handle, None)
+        return
+    async with group.lock:
+        if group.syncing is not None:
+            raise RefusedByState(operation="volume reopen", group=group.name, reason="a sync of it runs")
+        group.busy = f"volume {handle.name} is being opened again"
+        try:
+            await _reopen(ctx, handle, group)
+        finally:
+            group.busy = ""
+
+
+async def _reopen(ctx: Context, handle: VolumeHandle, group: GroupHandle | None) -> None:
     await withdraw(ctx, handle)
     if handle.open is not None:
         closing, handle.open = handle.open, None
@@ -48,10 +67,19 @@ async def reopen(ctx: Context, handle: VolumeHandle, group: GroupHandle | None) 
     await ctx.database.transact(lambda conn: records.set_state(conn, handle.record.id, VolumeState.ACTIVE))
     if group is None:
         return
+    try:
+        await _bring_up(ctx, handle, group)
+    except (LeewardError, OSError) as error:
+        await volumes.fail(ctx, handle, error)
+        raise
+    ctx.report("info", "volume_reopened", f"Volume {handle.name} is open again.", group=group.name)
+
+
+async def _bring_up(ctx: Context, handle: VolumeHandle, group: GroupHandle) -> None:
+    """Its tracking begins anew, and what lies on it reads the store that is open now."""
     record = await ctx.database.read(lambda conn: groups.by_id(conn, group.id))
     handle.record = await ctx.database.read(lambda conn: records.by_id(conn, handle.record.id))
     if record.role is not Role.RECOVERY or handle.record.tracking is not None:  # it gave way with writes of its own
         await volumes.start_tracking(ctx, handle)
     await _read_anew(ctx, handle, group)
     await converge(ctx, group)
-    ctx.report("info", "volume_reopened", f"Volume {handle.name} is open again.", group=group.name)

@@ -28,6 +28,11 @@ from engine.wire.messages import AskYield, Yielded
 
 async def reverse(ctx: Context, handle: GroupHandle, request: Reverse) -> YieldDoc:
     """Asked at either side: the old one yields. Raises PeerUnreachable, RefusedByState, WouldDiscard, TokenStale."""
+    async with handle.changing:
+        return await _reverse(ctx, handle, request)
+
+
+async def _reverse(ctx: Context, handle: GroupHandle, request: Reverse) -> YieldDoc:
     if await _role(ctx, handle) is Role.RECOVERY:
         return await _doc(ctx, handle, None)
     met, asked = await _meet(ctx, handle, "reverse", request)
@@ -42,14 +47,13 @@ async def reverse(ctx: Context, handle: GroupHandle, request: Reverse) -> YieldD
         raise WouldDiscard(group=handle.name, reason=reason, blocks=own.written, token=_token(handle, own, peer))
     if reason:
         raise RefusedByState(operation="reverse", group=handle.name, reason=reason)
-    if request.discard and request.token is None and own.written and not request.confirmed:
-        what = f"{own.written} blocks written here since the newest common point would be set aside"
-        raise WouldDiscard(group=handle.name, reason=what, blocks=own.written, token=_token(handle, own, peer))
+    _check_decided(handle, request, own, peer)
 
     def guard(record: model.Group, now: Standing) -> str:
         if request.token is not None:
             _check_token(handle, request.token, now, peer)
         if request.discard:
+            _check_decided(handle, request, now, peer)
             return "" if now.common == own.common else "its newest common point is another one by now"
         return yielding.why_not_reverse(now, peer, met.verdict, record.consent_term)
 
@@ -57,6 +61,13 @@ async def reverse(ctx: Context, handle: GroupHandle, request: Reverse) -> YieldD
         kept = await give_way(ctx, handle, "reverse", guard, term=peer.term)
     await _tell(ctx, handle)
     return await _doc(ctx, handle, Yielded(handle.id, kept.name if kept else None, kept.blocks if kept else 0))
+
+
+def _check_decided(handle: GroupHandle, request: Reverse, own: Standing, peer: Standing) -> None:
+    """What would be set aside is named by a token or confirmed. Raises WouldDiscard."""
+    if request.discard and request.token is None and own.written and not request.confirmed:
+        what = f"{own.written} blocks written here since the newest common point would be set aside"
+        raise WouldDiscard(group=handle.name, reason=what, blocks=own.written, token=_token(handle, own, peer))
 
 
 async def _tell(ctx: Context, handle: GroupHandle) -> None:
@@ -70,6 +81,11 @@ async def _tell(ctx: Context, handle: GroupHandle) -> None:
 
 async def restore(ctx: Context, handle: GroupHandle, request: Restore) -> YieldDoc:
     """Asked at the old side: the promoted one yields, then this one is protected. Raises as `reverse`."""
+    async with handle.changing:
+        return await _restore(ctx, handle, request)
+
+
+async def _restore(ctx: Context, handle: GroupHandle, request: Restore) -> YieldDoc:
     link = _link(ctx, handle)
     if await _role(ctx, handle) is Role.RECOVERY:
         reason = "this site is recovery; run `leeward restore` at the site that was protected before"
@@ -111,7 +127,13 @@ async def undo_demote(ctx: Context, handle: GroupHandle) -> None:
 
 
 async def answer(ctx: Context, handle: GroupHandle, link: PeerLink, message: AskYield) -> None:
-    """The peer asks this side to yield. Under the group's lock. Raises RefusedByState, TokenStale."""
+    """The peer asks this side to yield. Under the group's lock. Raises RefusedByState, TokenStale.
+
+    Not while somebody here asks for the opposite: both sides would give way, and nobody be protected.
+    """
+    if handle.changing.locked():
+        reason = "a reverse or restore asked for at the other side is under way; look at both sides and repeat it"
+        raise RefusedByState(operation=message.operation, group=handle.name, reason=reason)
     term = handle.peer_term
 
     def guard(record: model.Group, now: Standing) -> str:

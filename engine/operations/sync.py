@@ -56,13 +56,14 @@ async def sync(ctx: Context, handle: GroupHandle, request: Sync, operation: str,
     Raises PeerUnreachable, RefusedByState, VolumeFailed, PeerRefused, CaptureFailed, StoreFlushFailed, OSError.
     """
     began = ctx.clock.monotonic()
-    record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
-    require_legal(request, record)
-    for volume in handle.volumes:
-        volume.require_open()
+    if handle.busy:
+        raise RefusedByState(operation="sync", group=handle.name, reason=handle.busy)
     tally = Tally()
-    handle.syncing = progress
+    handle.syncing = progress  # from here on no role changes: what is read next stays true
     try:
+        require_legal(request, await ctx.database.read(lambda conn: groups.by_id(conn, handle.id)))
+        for volume in handle.volumes:
+            volume.require_open()
         point = await _until_done(ctx, handle, tally, progress)
     finally:
         handle.syncing = None

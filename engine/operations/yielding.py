@@ -42,20 +42,29 @@ async def give_way(ctx: Context, handle: GroupHandle, operation: str, guard: Gua
         reason = "a sync of it is under way" if handle.syncing or record.pending else guard(record, own)
         if reason:
             raise RefusedByState(operation=operation, group=handle.name, reason=reason)
-        common = model.require(record.common)
-        holds = await ctx.database.read(lambda conn: points.find(conn, common.id))
-        how = how_to_yield(own, holds_common=holds is not None)
-        await _settle_hashes(ctx, handle, how)
-        kept = await _named(ctx, handle, record, own, how, operation) if own.written else None
-        await ctx.database.transact(
-            lambda conn: roles.give_way(
-                conn, handle.id, how, kept, term=term, at=ctx.clock.now(), expects=record.version
-            )
-        )
-        await _follow(ctx, handle, how)
+        handle.busy = "it gives way to the other side"
+        try:
+            kept = await _yield(ctx, handle, operation, record, own, term)
+        finally:
+            handle.busy = ""
     handle.is_split = False
     aside = f"; {own.written} blocks written here are set aside as {kept.name}" if kept else ""
     ctx.report("warning", "yielded", f"Group {handle.name} is recovery here now{aside}.", group=handle.name)
+    return kept
+
+
+async def _yield(
+    ctx: Context, handle: GroupHandle, operation: str, record: model.Group, own: Standing, term: int
+) -> SetAside | None:
+    common = model.require(record.common)
+    holds = await ctx.database.read(lambda conn: points.find(conn, common.id))
+    how = how_to_yield(own, holds_common=holds is not None)
+    await _settle_hashes(ctx, handle, how)
+    kept = await _named(ctx, handle, record, own, how, operation) if own.written else None
+    await ctx.database.transact(
+        lambda conn: roles.give_way(conn, handle.id, how, kept, term=term, at=ctx.clock.now(), expects=record.version)
+    )
+    await _follow(ctx, handle, how)
     return kept
 
 

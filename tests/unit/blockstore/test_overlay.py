@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from plans import VOLUME
 from stacks import Stack
 
-from blockstore.errors import LayerDamaged
+from blockstore.errors import LayerDamaged, StoreFlushFailed
 from blockstore.image import Image
 from blockstore.overlay import Overlay
 from blockstore.overlay_io import OverlayIO
@@ -131,6 +132,51 @@ def test_after_the_live_map_is_lost_each_block_is_flushed_or_newer(tmp_path: Pat
         assert here == flushed or is_partly_newer, f"block {at // BLOCK} lost what was flushed"
         below = bytes(machine.stack.model[at : at + BLOCK])
         assert flushed == below or here != below or below in (now, flushed), f"block {at // BLOCK} fell through"
+
+
+class Failing:
+    """Stands before a file's sync or write and raises, once."""
+
+    def __init__(self, call: Callable[..., object], error: OSError | StoreFlushFailed) -> None:
+        self.call, self.error, self.is_armed = call, error, True
+
+    def __call__(self, *args: object, **named: object) -> object:
+        if self.is_armed:
+            self.is_armed = False
+            raise self.error
+        return self.call(*args, **named)
+
+
+def test_a_flush_that_failed_is_final(tmp_path: Path, live: Path) -> None:
+    machine = Machine(tmp_path, live, 1)
+    told: list[StoreFlushFailed] = []
+    machine.overlay.on_failure = told.append
+    carry_out(lambda: machine.io.write(0, memoryview(b"d" * BLOCK), False))
+    machine.overlay.data.datasync = Failing(  # type: ignore[method-assign,assignment]
+        machine.overlay.data.datasync, StoreFlushFailed(path="data", reason="Input/output error")
+    )
+    with pytest.raises(StoreFlushFailed):
+        carry_out(machine.io.flush)
+    assert len(told) == 1
+    for call in (machine.io.flush, lambda: machine.io.write(BLOCK, memoryview(b"e" * BLOCK), False)):
+        with pytest.raises(StoreFlushFailed):
+            carry_out(call)
+
+
+def test_a_flush_that_found_no_space_is_tried_again(tmp_path: Path, live: Path) -> None:
+    machine = Machine(tmp_path, live, 1)
+    carry_out(lambda: machine.io.write(0, memoryview(b"d" * BLOCK), False))
+    pages = machine.overlay._pages.file
+    pages.write = Failing(pages.write, OSError(errno.ENOSPC, "No space left on device"))  # type: ignore[method-assign,assignment]
+    with pytest.raises(OSError, match="No space"):
+        carry_out(machine.io.flush)
+    carry_out(machine.io.flush)
+    for path in live.iterdir():
+        path.unlink()  # as after a power cut: only what was flushed is there
+    machine.kill()
+    buffer = bytearray(BLOCK)
+    carry_out(lambda: machine.io.read_into(0, memoryview(buffer)))
+    assert buffer == b"d" * BLOCK
 
 
 def test_a_flush_that_comes_while_another_runs_waits_for_a_new_one(tmp_path: Path, live: Path) -> None:

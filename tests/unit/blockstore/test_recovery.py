@@ -13,6 +13,7 @@ from blockstore.blockset import BlockSet
 from blockstore.disk import Disk
 from blockstore.tracking.recovery import UNTRUSTED_WRITES, Found
 from blockstore.units import BLOCK, BLOCKS_PER_REGION, REGION, blocks_in
+from blockstore.volume import Volume
 from blockstore.writer import freeze
 
 REGION_OF_9000 = BlockSet.of_extents((8 * BLOCKS_PER_REGION, BLOCKS_PER_REGION))
@@ -201,7 +202,7 @@ def test_the_newest_map_missing_costs_the_trust_too(machine: Machine, live: Path
 
 def test_a_poisoned_map_is_not_believed(machine: Machine) -> None:
     write(machine.volume, 9000)
-    machine.volume._fail(OSError(5, "a sync failed"))
+    machine.volume.fail(OSError(5, "a sync failed"))
     machine.kill()
     assert machine.boot().suspect_blocks == 1024
 
@@ -301,6 +302,61 @@ def test_a_first_write_after_a_clean_stop_ends_it(machine: Machine, seed: int) -
     machine.cut_power(seed)
     machine.boot(clean=True)
     assert machine.volume.dirty() == REGION_OF_9000
+
+
+@pytest.mark.parametrize("power", [False, True])
+def test_a_start_after_a_clean_stop_that_dies_before_the_first_write_is_exact(machine: Machine, power: bool) -> None:
+    write(machine.volume, 9000)
+    machine.stop()
+    machine.boot(clean=True)
+    machine.cut_power(1) if power else machine.kill()
+    found = machine.boot(clean=False)  # the records forgot at that start what the store had looked like
+    assert not found.lost
+    assert machine.volume.dirty() == BlockSet.of_extents((9000, 1))
+
+
+def _cool(volume: Volume, now_s: float) -> int:
+    """Cool until there is nothing more to do; in how many steps."""
+    steps = 0
+    while (step := volume.cool(now_s, all=True)) is not None:
+        step.run()
+        steps += 1
+        assert steps < 10, "once is enough"
+    return steps
+
+
+def _synced(machine: Machine) -> None:
+    """What was written is in a point of both sides; its pages on the disk still call it dirty."""
+    write(machine.volume, 9000)
+    _cool(machine.volume, 1000)
+    machine.volume.prepare_capture(b"s" * 16)
+    (capture,) = freeze([machine.volume])
+    capture.flush().run()
+    capture.settle().run()
+    assert machine.volume.dirty() == BlockSet()
+
+
+def test_a_clean_stop_after_a_sync_leaves_nothing_dirty(machine: Machine) -> None:
+    _synced(machine)
+    machine.stop()
+    machine.boot(clean=True)
+    assert machine.volume.dirty() == BlockSet()
+
+
+def test_cooling_takes_what_was_synced_off_the_disk(machine: Machine) -> None:
+    _synced(machine)
+    pages = machine.volume._tracker.pages.file  # type: ignore[union-attr]
+    assert pages.shown
+    assert _cool(machine.volume, 2000), "pages are stale: they are written anew"
+    assert not pages.shown
+
+
+def test_seeding_takes_every_bit_off_the_disk(tmp_path: Path, live: Path) -> None:
+    volume = tracked(tmp_path, live, all_dirty=True)
+    assert volume.set_clean_everything().over
+    assert _cool(volume, 1000)
+    pages = volume._tracker.pages.file.shown  # type: ignore[union-attr]
+    assert not pages
 
 
 def test_marks_after_a_clean_stop_survive_a_kill(machine: Machine) -> None:
