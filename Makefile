@@ -11,7 +11,7 @@ KILLS ?= 200
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drill test lint types imports unit tidy interop system kills sim sim-sampled fuzz crash crash-sampled bench docs format \
+.PHONY: help demo drill test lint types imports unit tidy interop system scale kills sim sim-sampled fuzz crash crash-sampled bench docs format \
 	tools venv lock clean
 
 help: ## show this list
@@ -47,7 +47,10 @@ interop: tools venv ## real NBD clients against our server
 	$(TESTS) tests/interop
 
 system: tools venv ## real daemons, real kills
-	$(TESTS) tests/system -- --seed $(SEED) -n 2 --dist loadfile
+	$(TESTS) tests/system -- --seed $(SEED) -n 2 --dist loadfile -m "not slow"
+
+scale: tools venv ## tebibytes and 16 volumes, 500 points and 30 kills: promotions, pauses, retention, with their figures
+	$(TESTS) tests/system -- --seed $(SEED) -m slow -s --timeout 3000
 
 kills: tools venv ## 200 SIGKILLs of either daemon under load; KILLS=200 SEED=1
 	$(TESTS) tests/system -- -k kills_at_random --kills $(KILLS) --seed $(SEED) --timeout 3000

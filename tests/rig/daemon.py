@@ -48,6 +48,8 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
         """What the daemon's environment has beside ours, from the next start on."""
+        self.prefix: tuple[str, ...] = ()
+        """Words before `leeward serve`, such as those that run it in a network namespace."""
         folder.mkdir(parents=True, exist_ok=True)
         self.live = Path(tempfile.mkdtemp(prefix="leeward-live-", dir=TMPFS))
         self._log = folder / "log"
@@ -82,7 +84,7 @@ class Daemon:
         assert self.process is None, f"{self.name} runs already"
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [LEEWARD, "serve", "--data", str(self.data)],
+                [*self.prefix, LEEWARD, "serve", "--data", str(self.data)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
