@@ -49,7 +49,7 @@ interop: tools venv ## real NBD clients against our server
 system: tools venv ## real daemons, real kills
 	$(TESTS) tests/system -- --seed $(SEED) -n 2 --dist loadfile -m "not slow"
 
-scale: tools venv ## tebibytes and 16 volumes, 500 points and 30 kills: promotions, pauses, retention, with their figures
+scale: tools venv ## tebibytes and 16 volumes, 500 points and 30 kills: promotions, pauses, retention, verify, with their figures
 	$(TESTS) tests/system -- --seed $(SEED) -m slow -s --timeout 3000
 
 kills: tools venv ## 200 SIGKILLs of either daemon under load; KILLS=200 SEED=1

@@ -8,6 +8,7 @@ frame.py pack*.py receiving.py redo.py     layers that came over the wire: appen
 seed.py                                    the first copy, straight into the base
 overlay.py overlay_io.py frozen.py         layers that hosts write, and those that they wrote
 image.py read_only.py fold.py merge.py     reading newest wins, and no more than reading; folding and merging
+digests.py                                 two images compared without moving them
 hashes.py zero_pages.py holes.py           a hash for every block; as sparse as the volume; where a store has no data
 capture.py prepared.py                     one instant of many volumes
 writer.py volume.py                        the write path; all of it opened

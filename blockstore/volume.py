@@ -256,6 +256,12 @@ class Volume:
             return None
         return self._tracker.cool(now_s, all_of_them=all)
 
+    @property
+    def surface(self) -> FrozenSurface:
+        """What hosts see, read in the pool while they write."""
+        assert self._frozen_surface is not None, "a captured volume can be read"
+        return self._frozen_surface
+
     # Captures
 
     def prepare_capture(self, sync_id: bytes, theirs: Iterable[RegionBits] = ()) -> None:

@@ -151,6 +151,8 @@ class Volume:
     """Tracking whose files may stand on the disk but which is not in force yet (a promotion under way)."""
     store_bytes: int | None = None
     """Bytes of its store where that is larger than the volume: it was prepared here for a smaller one of the peer."""
+    verified_at: datetime | None = None
+    """When every block of it was last seen to be the same at both sides."""
 
 
 @dataclass(frozen=True, slots=True)

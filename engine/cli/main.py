@@ -26,6 +26,7 @@ COMMANDS = {
     "group": "group",
     "sync": "sync",
     "points": "sync",
+    "verify": "verify",
     "snapshot": "snapshot",
     "demote": "roles",
     "promote": "promote",

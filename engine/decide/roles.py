@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from engine.errors import RefusedByState
 from engine.model import Group, Role
-from engine.requests import Demote, GroupRemove, Promote, SnapshotCreate, SnapshotDelete, Sync
+from engine.requests import Demote, GroupRemove, Promote, SnapshotCreate, SnapshotDelete, Sync, Verify
 
 LEGAL: dict[type[object], frozenset[Role]] = {
     Sync: frozenset({Role.PROTECTED, Role.DEMOTED}),
+    Verify: frozenset({Role.PROTECTED, Role.DEMOTED}),
     SnapshotCreate: frozenset({Role.RECOVERY}),
     SnapshotDelete: frozenset(Role),
     Promote: frozenset({Role.RECOVERY, Role.DEMOTED}),
@@ -22,6 +23,7 @@ ALREADY: dict[type[object], frozenset[Role]] = {
 
 WHERE: dict[type[object], str] = {
     Sync: "this site is its recovery side; ask at the protected site",
+    Verify: "this site is its recovery side; ask at the protected site",
     SnapshotCreate: "this site is its protected side; ask at the recovery site",
     Demote: "this site is its recovery side; ask at the protected site",
 }

@@ -12,13 +12,13 @@ from functools import partial
 
 from engine.link.peer_link import PeerLink
 from engine.live.jobs import Jobs, Running
-from engine.operations import changed, contact, receive, retention, reverse, snapshot
+from engine.operations import changed, contact, receive, retention, reverse, snapshot, verify
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle
 from engine.operations.refusals import as_leeward, refused
 from engine.operations.sync import sync
 from engine.requests import Sync
-from engine.wire.messages import Abort, AskChanged, AskYield, Begin, Equal, Flush, Lineage, Message, Seal
+from engine.wire.messages import Abort, AskChanged, AskHashes, AskYield, Begin, Equal, Flush, Lineage, Message, Seal
 
 TIDY_EVERY_S = 1.0
 
@@ -111,6 +111,8 @@ class RunningGroup:
             await contact.answer(ctx, handle, link, message)
         elif isinstance(message, AskChanged):
             await changed.answer(handle, link, message)
+        elif isinstance(message, AskHashes):
+            await verify.answer(ctx, handle, link, message)
         elif isinstance(message, AskYield):
             if not link.closed.is_set():  # who asked is told that nobody answered, and may have done something else
                 await reverse.answer(ctx, handle, link, message)

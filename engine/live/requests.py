@@ -23,6 +23,7 @@ from engine.operations import (
     reopen,
     reverse,
     snapshot,
+    verify,
     volumes,
 )
 from engine.operations.context import Progress
@@ -53,6 +54,8 @@ from engine.requests import (
     SnapshotDoc,
     SnapshotReset,
     Sync,
+    Verify,
+    VerifyDoc,
     VolumeAdd,
     VolumeDoc,
     VolumeRemove,
@@ -105,6 +108,8 @@ class Table:
         group = self._site.running(request.group) if hasattr(request, "group") else None
         if isinstance(request, Sync):
             return Asked(group, _queued)
+        if isinstance(request, Verify):
+            return Asked(group, lambda _, progress: self._verify(request, progress))
         row = self._rows[type(request)]
         return Asked(group, lambda id, _: row(request, id))
 
@@ -170,6 +175,18 @@ class Table:
         await withdraw_all(self._site.ctx, running.handle)
         await groups.remove(self._site.ctx, running.handle)
         return RemovedDoc(request.group)
+
+    async def _verify(self, request: Verify, progress: Progress) -> VerifyDoc:
+        handle = self._site.running(request.group).handle
+        ctx, began = self._site.ctx, self._site.ctx.clock.monotonic()
+        found = await verify.verify(ctx, handle, request, progress)
+        repaired = 0
+        if request.repair and found.differing:
+            await verify.mark(ctx, handle, found.differing)
+            await self._site.synced(request.group)
+            repaired = found.mismatched - await verify.again(ctx, handle, found.differing, strong=request.strong)
+        seconds = ctx.clock.monotonic() - began
+        return documents.verify_doc(handle, found, repaired=repaired, seconds=seconds)
 
     async def _snapshot_create(self, request: SnapshotCreate, _: str) -> SnapshotDoc:
         handle = self._site.running(request.group).handle

@@ -17,6 +17,7 @@ from engine.operations.refusals import as_leeward, refused
 from engine.wire.messages import (
     Abort,
     AskChanged,
+    AskHashes,
     AskYield,
     Begin,
     Data,
@@ -30,7 +31,7 @@ from engine.wire.messages import (
     Seal,
 )
 
-ASKED = (Begin, Equal, Flush, Seal, Abort, AskChanged, AskYield)
+ASKED = (Begin, Equal, Flush, Seal, Abort, AskChanged, AskHashes, AskYield)
 """What a site is asked. A LINEAGE is either question or answer, and says which."""
 
 

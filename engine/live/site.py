@@ -83,6 +83,14 @@ class Site:
         else:
             self.spawn(self.jobs_here.run(job, asked.work))
 
+    async def synced(self, group: str) -> None:
+        """A sync of the group that begins now, or waits for its turn, is over. Raises RefusedByState if it failed."""
+        job = await self.submit(Sync(group), None)
+        while job.finished_at is None:
+            job = await self.job(job.id, 60.0, job.revision)
+        if job.error is not None:
+            raise RefusedByState(operation="verify", group=group, reason=f"its sync failed: {job.error.message}")
+
     def can_resume_sync(self, record: model.Job) -> bool:
         """True if its group is here and has room for it."""
         group = self.groups_by_name.get(record.group or "")

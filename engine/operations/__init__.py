@@ -3,6 +3,7 @@
 sync.py sources.py shipping.py capture.py    the protected end of a sync
 pacing.py                                    which yields to hosts
 receive.py staging.py                        its recovery end
+verify.py                                    both sides compared, and what differs sent again
 contact.py announce.py conversation.py       what two sites tell each other of a group
 promote.py snapshot.py converge.py           recovery points made writable, copied; records made real
 retention.py fold.py                         what of them goes: dropped, merged, folded

@@ -12,8 +12,10 @@ from engine.model import Role
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, SnapshotHandle, VolumeHandle
 from engine.operations.snapshot import aside_export_name, export_name
+from engine.operations.verify import Compared
 from engine.records.retention import Kept
 from engine.requests import (
+    DifferenceDoc,
     ExportDoc,
     GroupDoc,
     PeerDoc,
@@ -21,8 +23,12 @@ from engine.requests import (
     SetAsideDoc,
     SnapshotDoc,
     SnapshotVolumeDoc,
+    VerifyDoc,
     VolumeDoc,
 )
+
+DIFFERENCES = 100
+"""Runs that a verify lists one by one."""
 
 SET_ASIDE = "set-aside"
 """The kind of an export that shows one."""
@@ -56,6 +62,23 @@ def volume_doc(ctx: Context, volume: VolumeHandle, group: str | None) -> VolumeD
         reason=volume.problem,
         group=group,
         dirty_bytes=volume.open.dirty_blocks * 4096 if volume.open is not None and volume.writer is not None else 0,
+        verified_at=at_text(volume.record.verified_at) if volume.record.verified_at else None,
+    )
+
+
+def verify_doc(handle: GroupHandle, found: Compared, *, repaired: int, seconds: float) -> VerifyDoc:
+    return VerifyDoc(
+        group=handle.name,
+        point=point_doc(found.point),
+        blocks=found.blocks,
+        skipped=found.skipped,
+        mismatched=found.mismatched,
+        repaired=repaired,
+        seconds=round(seconds, 6),
+        differences=tuple(
+            DifferenceDoc(handle.volumes[index].name, run.first * BLOCK, run.count * BLOCK)
+            for index, run in found.differing[:DIFFERENCES]
+        ),
     )
 
 

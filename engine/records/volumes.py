@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 
 from blockstore.units import StoreIdentity
 from engine.errors import NameTaken, Raced, UnknownName
 from engine.model import GroupId, LayerId, TrackingId, Volume, VolumeId, VolumeState
-from engine.records.columns import from_u64, to_u64
+from engine.records.columns import from_u64, from_us, to_u64, to_us
 
 _NAMES = (
     "id, name, store, size_bytes, prepared, state, reason, group_id, position, tracking, nonce, writes, hash_seed, wwn,"
-    " identity_size, identity_inode, identity_mtime_ns, identity_ctime_ns, top, tracking_next, store_bytes"
+    " identity_size, identity_inode, identity_mtime_ns, identity_ctime_ns, top, tracking_next, store_bytes, verified_us"
 )
 
 
@@ -48,6 +49,7 @@ def _from(row: sqlite3.Row) -> Volume:
         top=None if row["top"] is None else LayerId(row["top"]),
         tracking_next=None if row["tracking_next"] is None else TrackingId(row["tracking_next"]),
         store_bytes=row["store_bytes"],
+        verified_at=None if row["verified_us"] is None else from_us(row["verified_us"]),
     )
 
 
@@ -80,6 +82,7 @@ def insert(conn: sqlite3.Connection, volume: Volume) -> None:
         volume.top,
         volume.tracking_next,
         volume.store_bytes,
+        None if volume.verified_at is None else to_us(volume.verified_at),
     )
     conn.execute(f"INSERT INTO volume ({_NAMES}) VALUES ({', '.join('?' * len(values))})", values)
 
@@ -133,6 +136,11 @@ def _set(conn: sqlite3.Connection, volume: VolumeId, assignments: str, *values: 
 def set_state(conn: sqlite3.Connection, volume: VolumeId, state: VolumeState, reason: str = "") -> None:
     """`active`, `failed` with the reason, or `dead`: its files may go now."""
     _set(conn, volume, "state = ?, reason = ?", state.value, reason)
+
+
+def verified(conn: sqlite3.Connection, volume: VolumeId, at: datetime) -> None:
+    """Every block of it was the same at both sides."""
+    _set(conn, volume, "verified_us = ?", to_us(at))
 
 
 def opened(

@@ -32,6 +32,7 @@ from engine.requests.asked import (
     SnapshotDelete,
     SnapshotReset,
     Sync,
+    Verify,
     VolumeAdd,
     VolumeRemove,
     VolumeReopen,
@@ -39,6 +40,7 @@ from engine.requests.asked import (
 )
 from engine.requests.documents import (
     CatalogueEntryDoc,
+    DifferenceDoc,
     ErrorDoc,
     EventDoc,
     ExportDoc,
@@ -56,6 +58,7 @@ from engine.requests.documents import (
     SnapshotVolumeDoc,
     StatusDoc,
     SyncDoc,
+    VerifyDoc,
     VolumeDoc,
     YieldDoc,
 )
@@ -65,6 +68,7 @@ __all__ = [
     "REQUESTS",
     "CatalogueEntryDoc",
     "Demote",
+    "DifferenceDoc",
     "ErrorDoc",
     "EventDoc",
     "ExportDoc",
@@ -100,6 +104,8 @@ __all__ = [
     "StatusDoc",
     "Sync",
     "SyncDoc",
+    "Verify",
+    "VerifyDoc",
     "VolumeAdd",
     "VolumeDoc",
     "VolumeRemove",
@@ -122,6 +128,7 @@ Request = (
     | GroupSet
     | GroupRemove
     | Sync
+    | Verify
     | SnapshotCreate
     | SnapshotReset
     | SnapshotDelete
@@ -149,6 +156,7 @@ OUTCOMES: dict[str, type[Any]] = {
     GroupSet.kind: GroupDoc,
     GroupRemove.kind: RemovedDoc,
     Sync.kind: SyncDoc,
+    Verify.kind: VerifyDoc,
     SnapshotCreate.kind: SnapshotDoc,
     SnapshotReset.kind: SnapshotDoc,
     SnapshotDelete.kind: RemovedDoc,

@@ -85,6 +85,16 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class Verify:
+    """Compare both sides at their newest common point. `repair`: send again what differs."""
+
+    kind: ClassVar[str] = "verify"
+    group: str
+    repair: bool = False
+    strong: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotCreate:
     """`point` is a point's id in hex or its number, None the newest; `name` None: the daemon picks one.
 

@@ -40,6 +40,8 @@ class VolumeDoc:
     reason: str = ""
     group: str | None = None
     dirty_bytes: int = 0
+    verified_at: str | None = None
+    """When every block was last seen to be the same at both sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,32 @@ class StatusDoc:
     peers: tuple[PeerDoc, ...]
     groups: tuple[GroupDoc, ...]
     snapshots: tuple[SnapshotDoc, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceDoc:
+    """A run of bytes that differs, by volume."""
+
+    volume: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyDoc:
+    """`blocks` were compared at `point`, `skipped` of them not: hosts have written them since.
+
+    `mismatched` differed, `repaired` of them do not any more. `differences`: the first hundred runs.
+    """
+
+    group: str
+    point: PointDoc
+    blocks: int
+    skipped: int
+    mismatched: int
+    repaired: int
+    seconds: float
+    differences: tuple[DifferenceDoc, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

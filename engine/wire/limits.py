@@ -50,6 +50,12 @@ PAYLOAD_BYTES = FRAME_HEAD_BYTES + BLOCKS_BYTES
 CHANGED_REGIONS = 1024
 """Regions of one CHANGED, at 4 bytes and 128 bytes of bits each."""
 
+HASHED_BLOCKS = 16 * 1024
+"""Blocks of one ASK_HASHES: 64 MiB, read in one go."""
+
+HASHES = 1024
+"""Digests of one HASHES, 16 bytes each."""
+
 VOLUMES = 256
 """Volumes of one group."""
 

@@ -184,6 +184,27 @@ class Yielded(Struct, frozen=True):
     blocks: Count
 
 
+class AskHashes(Struct, frozen=True):
+    """Digests of `count` blocks from `first` of the receiver's image of `point`, one for every `chunk` blocks."""
+
+    group: Id
+    point: Id
+    volume_index: Index
+    first: Number
+    count: Annotated[int, Meta(ge=1, le=limits.HASHED_BLOCKS)]
+    chunk: Annotated[int, Meta(ge=1, le=256)]
+    key: Proof
+    strong: bool
+
+
+class Hashes(Struct, frozen=True):
+    """Answers ASK_HASHES: 16 bytes each; none where the newest point is `point` and not the one asked for."""
+
+    group: Id
+    point: Id
+    digests: Annotated[bytes, Meta(max_length=16 * limits.HASHES)]
+
+
 class VolumePlan(Struct, frozen=True):
     volume: Id
     size_bytes: Count
@@ -326,6 +347,8 @@ Message: TypeAlias = (
     | Changed
     | AskYield
     | Yielded
+    | AskHashes
+    | Hashes
     | Begin
     | Resume
     | Data
@@ -356,6 +379,8 @@ TYPES: Final[dict[int, type[Struct]]] = {
     21: Changed,
     22: AskYield,
     23: Yielded,
+    24: AskHashes,
+    25: Hashes,
     32: Begin,
     33: Resume,
     34: Data,

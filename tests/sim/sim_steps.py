@@ -12,6 +12,7 @@ from datetime import timedelta
 from random import Random
 
 from sim_hosts import Asked, ask, flush, write
+from sim_model import Violation
 from sim_site import SimHost
 from sim_watch import GROUP, KEYS, Watch, record_of
 from sim_world import World
@@ -30,6 +31,7 @@ from engine.requests import (
     SnapshotDelete,
     SnapshotReset,
     Sync,
+    Verify,
     VolumeReopen,
 )
 
@@ -101,6 +103,11 @@ def _flush(scene: Scene, random: Random) -> None:
 def _sync(scene: Scene, random: Random) -> None:
     host = _protected(scene, random) if random.random() < 0.9 else scene.host(random)
     scene.ask(host, Sync(GROUP))
+
+
+def _verify(scene: Scene, random: Random) -> None:
+    """It never finds a difference: whatever is in the air is no damage."""
+    scene.ask(_protected(scene, random), Verify(GROUP, strong=random.random() < 0.2))
 
 
 def _planned(scene: Scene, random: Random) -> None:
@@ -279,6 +286,7 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "write": (60, _write),
     "flush": (12, _flush),
     "sync": (28, _sync),
+    "verify": (5, _verify),
     "planned": (8, _planned),
     "promote": (5, _promote),
     "demote": (2, _demote),
@@ -321,6 +329,9 @@ def take(scene: Scene, step: Step) -> None:
     scene.world.scheduler.run(random.choice(PAUSES_S))
     settle_stops(scene)
     scene.watch.look()
+    for asked in scene.asked[-20:]:
+        if isinstance(asked.request, Verify) and asked.doc and asked.doc.outcome and asked.doc.outcome["mismatched"]:
+            raise Violation(f"verify calls something a difference: {asked.doc.outcome}")
 
 
 def settle_stops(scene: Scene) -> None:

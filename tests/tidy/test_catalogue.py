@@ -79,7 +79,7 @@ def test_every_option_that_a_remedy_names_exists() -> None:
     ]
 
 
-@pytest.mark.parametrize("words", ["support-bundle", "verify --repair", "volume repair data", "sync {group} --now"])
+@pytest.mark.parametrize("words", ["support-bundle", "scrub --repair", "volume repair data", "sync {group} --now"])
 def test_a_command_that_does_not_exist_is_found_out(words: str) -> None:
     assert not is_command(words.split())
 

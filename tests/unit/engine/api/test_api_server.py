@@ -104,6 +104,7 @@ def test_each_kind_of_request_arrives_whole_with_its_key(api: ApiThread, client:
         ask.GroupSet("g", 5, "all:1h"),
         ask.GroupRemove("g"),
         ask.Sync("g"),
+        ask.Verify("g", True, True),
         ask.SnapshotCreate("g", "ab", "n", 14400),
         ask.SnapshotReset("g", "n"),
         ask.SnapshotDelete("g", "n"),

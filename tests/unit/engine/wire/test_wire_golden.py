@@ -45,6 +45,8 @@ SAMPLES: list[m.Message] = [
     m.Changed(GROUP, 0, bytes.fromhex("0500000007000000"), bytes(range(256)), 9),
     m.AskYield(GROUP, "restore", "0123456789abcdef", True),
     m.Yielded(GROUP, "set-aside-1", 5),
+    m.AskHashes(GROUP, POINT, 0, 16384, 1000, 256, bytes(range(32)), True),
+    m.Hashes(GROUP, POINT, bytes(range(64))),
     m.Begin(
         GROUP, SYNC, POINT, 12, PARENT, "delta", NOW_US, GENERATION, (m.VolumePlan(VOLUME, 10 << 30, 5120, id_of(10)),)
     ),
