@@ -12,19 +12,15 @@ from dataclasses import asdict
 from functools import partial
 
 from blockstore.errors import LeewardError
-from blockstore.frozen import FrozenOverlay
-from blockstore.layer import SealReceipt
-from blockstore.pack_read import SealedPack
 from engine import model
 from engine.errors import Interrupted
 from engine.live.site import Site
-from engine.model import LayerKind, LayerState, Role, SyncState
-from engine.operations import aside, capture, fold, promote, retention, snapshot, staging, volumes
+from engine.model import Role, SyncState
+from engine.operations import aside, capture, fold, opening, promote, retention, snapshot, staging, volumes
 from engine.operations.context import Context
 from engine.operations.converge import converge
 from engine.operations.handles import GroupHandle, VolumeHandle
-from engine.operations.receive import open_pack
-from engine.records import groups, jobs, layers
+from engine.records import groups, jobs
 from engine.records import volumes as volume_records
 from engine.requests import error_doc
 
@@ -58,7 +54,7 @@ async def open_group(ctx: Context, record: model.Group) -> GroupHandle:
         await _open_tracking(ctx, record, handle)
         await snapshot.reopen(ctx, handle)
         await aside.reopen(ctx, handle)
-        await _finish_fold(ctx, record, handle)
+        await fold.finish_begun(ctx, handle)
         await converge(ctx, handle)
     except (LeewardError, OSError) as error:
         for member in handle.volumes:
@@ -69,30 +65,10 @@ async def open_group(ctx: Context, record: model.Group) -> GroupHandle:
 
 async def _open_layers(ctx: Context, record: model.Group, handle: GroupHandle) -> None:
     for volume in handle.volumes:
-        if volume.open is None:
-            continue
-        found: list[SealedPack | FrozenOverlay] = []
-        for row in await ctx.database.read(partial(layers.chain, volume=volume.record.id)):
-            if row.kind is LayerKind.OVERLAY:
-                overlay = await ctx.pool.call(snapshot.open_overlay, ctx, volume, row.id)
-                found.append(FrozenOverlay(overlay, volume.record.size_bytes))
-            else:
-                found.append(await ctx.pool.call(open_pack, ctx, volume.record, row.id, receipt_of(row)))
-        volume.chain = tuple(found)
+        if volume.open is not None:
+            await opening.open_chain(ctx, volume)
     if record.common is not None and record.role is Role.RECOVERY:
         await staging.forget_seeds(ctx, handle)
-
-
-def receipt_of(row: model.Layer) -> SealReceipt:
-    """What the records keep of a sealed layer."""
-    return SealReceipt(
-        length_bytes=row.length_bytes,
-        directory_offset=row.directory_offset,
-        directory_check=row.directory_check.to_bytes(8, "little"),
-        blocks=row.blocks,
-        payload_bytes=0,
-        digest=row.digest,
-    )
 
 
 async def _open_tracking(ctx: Context, record: model.Group, handle: GroupHandle) -> None:
@@ -122,28 +98,9 @@ async def _open_tracking(ctx: Context, record: model.Group, handle: GroupHandle)
             )
     if record.common is not None and record.role is not Role.RECOVERY:
         handle.unsettled = record.common.id
-    await _open_tops(ctx, record, handle)
-
-
-async def _open_tops(ctx: Context, record: model.Group, handle: GroupHandle) -> None:
-    """The overlays that take the writes of a promoted side, each on the image of the point it was promoted at."""
     for volume in handle.volumes:
-        top = volume.record.top
-        if top is None or volume.open is None:
-            continue
-        row = await ctx.database.read(partial(layers.get, layer=top))
-        overlay = await ctx.pool.call(snapshot.open_overlay, ctx, volume, top)
-        await promote.bind_top(ctx, volume, row.builds_on, overlay)
-
-
-async def _finish_fold(ctx: Context, record: model.Group, handle: GroupHandle) -> None:
-    """A fold that was begun is repeated from its start: until it is done, its layer hides what it changes."""
-    if record.role is not Role.RECOVERY:
-        return
-    begun = await ctx.database.read(lambda conn: layers.in_state(conn, LayerState.FOLDING, group=handle.id))
-    if begun:
-        order = {volume.record.id: index for index, volume in enumerate(handle.volumes)}
-        await fold.finish(ctx, handle, tuple(sorted(begun, key=lambda layer: order[layer.volume])))
+        if volume.open is not None:
+            await opening.open_top(ctx, volume)
 
 
 async def _sort_out_jobs(site: Site) -> None:

@@ -140,6 +140,8 @@ class Table:
         handle, running = self._volume(request.name)
         group = running.handle if running else None
         await reopen.reopen(self._site.ctx, handle, group)
+        if running is not None:
+            running.retain()
         return documents.volume_doc(self._site.ctx, handle, group.name if group else None)
 
     def _volume(self, name: str) -> tuple[Any, RunningGroup | None]:

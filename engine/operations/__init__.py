@@ -7,7 +7,8 @@ verify.py                                    both sides compared, and what diffe
 contact.py announce.py conversation.py       what two sites tell each other of a group
 promote.py snapshot.py converge.py           recovery points made writable, copied; records made real
 retention.py fold.py                         what of them goes: dropped, merged, folded
-groups.py volumes.py reopen.py peers.py      what comes and goes
+groups.py volumes.py peers.py                what comes and goes
+opening.py reopen.py                         layers and overlays opened; a volume that failed, once more
 pairing.py                                   two sites become peers by one invitation
 demote.py reverse.py yielding.py holding.py  who is writable: hosts held, guards checked, one side gives way
 changed.py aside.py                          what the side that gave way had changed, and keeps

@@ -11,12 +11,14 @@ from blockstore.fold import Fold
 from blockstore.frozen import FoldOverlay, FrozenOverlay
 from engine import model
 from engine.errors import PointPinned, RefusedByState
+from engine.model import LayerState
 from engine.operations import staging
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle
 from engine.operations.pacing import UPKEEP_BYTES_PER_S, Pacer
 from engine.operations.snapshot import aside_export_name, close_retired, export_name
 from engine.records import folds, groups
+from engine.records import layers as layer_records
 
 PIECE_BYTES = 8 << 20
 
@@ -86,3 +88,16 @@ async def finish(ctx: Context, handle: GroupHandle, layers: tuple[model.Layer, .
             volume.chain = volume.chain[1:]
         await staging.remove_dead(ctx, handle.volumes)
         await close_retired(ctx, handle)
+
+
+async def finish_begun(ctx: Context, handle: GroupHandle) -> None:
+    """A fold that was begun is repeated from its start: until it is done, its layer hides what it changes.
+
+    Not while a volume of the group cannot be used: reopening it comes here again. Raises OSError, LayerDamaged.
+    """
+    if handle.failure or not await _is_recovery(ctx, handle):
+        return
+    begun = await ctx.database.read(lambda conn: layer_records.in_state(conn, LayerState.FOLDING, group=handle.id))
+    if begun:
+        order = {volume.record.id: index for index, volume in enumerate(handle.volumes)}
+        await finish(ctx, handle, tuple(sorted(begun, key=lambda layer: order[layer.volume])))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from blockstore.errors import LeewardError
 from blockstore.overlay_io import OverlayIO
 from engine.errors import RefusedByState
-from engine.model import LayerId, Role, VolumeState
-from engine.operations import aside, promote, snapshot, volumes
+from engine.model import Role, VolumeState
+from engine.operations import aside, opening, snapshot, volumes
 from engine.operations.context import Context
 from engine.operations.converge import converge, withdraw
 from engine.operations.handles import GroupHandle, VolumeHandle
@@ -19,11 +19,7 @@ from engine.records import volumes as records
 
 
 async def _read_anew(ctx: Context, handle: VolumeHandle, group: GroupHandle) -> None:
-    """What lies on the volume's image reads the store that is open now."""
-    if handle.top is not None:
-        top = handle.top
-        row = await ctx.database.read(lambda conn: layers.get(conn, LayerId(top.layer_id)))
-        await promote.bind_top(ctx, handle, row.builds_on, top)
+    """Test copies and set-asides on the volume's image read the store that is open now."""
     index = group.volumes.index(handle)
     for shown in [shown for shown in group.snapshots.values() if shown.views]:
         await ctx.presenter.withdraw(snapshot.export_name(handle.name, shown.record.name))
@@ -76,10 +72,14 @@ async def _reopen(ctx: Context, handle: VolumeHandle, group: GroupHandle | None)
 
 
 async def _bring_up(ctx: Context, handle: VolumeHandle, group: GroupHandle) -> None:
-    """Its tracking begins anew, and what lies on it reads the store that is open now."""
+    """Its layers are open, its tracking begins anew, and what lies on it reads the store that is open now."""
     record = await ctx.database.read(lambda conn: groups.by_id(conn, group.id))
     handle.record = await ctx.database.read(lambda conn: records.by_id(conn, handle.record.id))
+    rows = await ctx.database.read(lambda conn: layers.chain(conn, handle.record.id))
+    if len(rows) != len(handle.chain):  # it had failed before they could be opened
+        await opening.open_chain(ctx, handle)
     if record.role is not Role.RECOVERY or handle.record.tracking is not None:  # it gave way with writes of its own
         await volumes.start_tracking(ctx, handle)
+    await opening.open_top(ctx, handle)
     await _read_anew(ctx, handle, group)
     await converge(ctx, group)

@@ -34,6 +34,7 @@ async def retain(ctx: Context, handle: GroupHandle) -> None:
     if runs_backwards(await ctx.database.read(lambda conn: points.of_group(conn, handle.id))):
         text = f"The newest point of {handle.name} was captured before the one before it: the clock there went back."
         ctx.report("warning", "capture_times_backwards", text, group=handle.name)
+    await fold.finish_begun(ctx, handle)  # one that an error cut short, of a volume that was reopened
     record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
     with contextlib.suppress(PointPinned):  # a pin came between: what is due is looked at again after the next seal
         await ctx.database.transact(lambda conn: merges.drop(conn, handle.id, record.keep))

@@ -78,7 +78,9 @@ class Surface:
 
     def answered(self) -> int:
         """How many writes were answered since it shows this base."""
-        return sum(write.ended is not None for writes in self.writes.values() for write in writes)
+        return sum(
+            write.ended is not None and not write.is_crash for writes in self.writes.values() for write in writes
+        )
 
     def at(self, key: Key, when: int) -> frozenset[Content]:
         """What the block may hold at that moment."""

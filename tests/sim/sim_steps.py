@@ -137,9 +137,9 @@ def _demote(scene: Scene, random: Random) -> None:
 def _reverse(scene: Scene, random: Random) -> None:
     host = scene.host(random)
     discard = random.random() < 0.5
+    scene.watch.losers.add(host.name)
     if discard:
         scene.watch.may_discard.add(host.name)
-        scene.watch.losers.add(host.name)
     scene.ask(host, Reverse(GROUP, discard=discard, confirmed=discard))
 
 
