@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -50,8 +50,12 @@ def _running(command: list[str], port: int, socket: Path | None) -> Iterator[Non
 
 
 def _wait_for_socket(path: Path, server: subprocess.Popen[bytes], timeout_s: float = 10) -> None:
+    """Until `path` takes a connection: the file is there from the bind, before the server listens."""
     deadline = time.monotonic() + timeout_s
-    while not os.path.exists(path):
+    while True:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                return
         assert server.poll() is None, f"the server for {path} ended with {server.returncode}"
-        assert time.monotonic() < deadline, f"no socket {path} after {timeout_s} s"
+        assert time.monotonic() < deadline, f"no server at {path} after {timeout_s} s"
         time.sleep(0.01)  # between two looks at a condition
