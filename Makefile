@@ -8,10 +8,11 @@ SEED ?= 1
 STATES ?= 20000
 HISTORIES ?= 10000
 KILLS ?= 200
+RPO_SECONDS ?= 600
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drill test lint types imports unit tidy interop system scale kills sim sim-sampled fuzz crash crash-sampled bench docs format \
+.PHONY: help demo drill test lint types imports unit tidy interop system scale rpo kills sim sim-sampled fuzz crash crash-sampled bench docs format \
 	tools venv lock clean
 
 help: ## show this list
@@ -50,7 +51,10 @@ system: tools venv ## real daemons, real kills
 	$(TESTS) tests/system -- --seed $(SEED) -n 2 --dist loadfile -m "not slow"
 
 scale: tools venv ## tebibytes and 16 volumes, 500 points and 30 kills: promotions, pauses, retention, verify, with their figures
-	$(TESTS) tests/system -- --seed $(SEED) -m slow -s --timeout 3000
+	$(TESTS) tests/system -- --seed $(SEED) -m slow -k "not rpo_under" -s --timeout 3000
+
+rpo: tools venv ## a promised RPO of 2 s under three loads, 10 minutes each: RPO_SECONDS=600
+	$(TESTS) tests/system -- -m slow -k rpo_under -s --rpo-seconds $(RPO_SECONDS) --timeout 3000
 
 kills: tools venv ## 200 SIGKILLs of either daemon under load; KILLS=200 SEED=1
 	$(TESTS) tests/system -- -k kills_at_random --kills $(KILLS) --seed $(SEED) --timeout 3000

@@ -29,6 +29,7 @@ from engine.link.peer import Links
 from engine.live.boot import boot
 from engine.live.events import Events
 from engine.live.router import Router
+from engine.live.scheduler import Scheduler
 from engine.live.shutdown import stop_volumes
 from engine.live.site import Site
 from engine.live.upkeep import upkeep
@@ -60,12 +61,17 @@ async def _serve(folder: Path) -> None:
         site = await _start(folder, stack)
         notify.ready(f"Serving site {site.ctx.site.name}.")
         structlog.get_logger().info("serving", site=site.ctx.site.name, data=str(folder))
-        keeping = asyncio.create_task(upkeep(site), name="upkeep")
-        stack.push_async_callback(_cancel, keeping)
+        tasks = [
+            asyncio.create_task(upkeep(site), name="upkeep"),
+            asyncio.create_task(Scheduler(site).run(), name="scheduler"),
+        ]
+        for task in tasks:
+            stack.push_async_callback(_cancel, task)
         waiting = asyncio.create_task(stop.wait(), name="signals")
-        await asyncio.wait((waiting, keeping), return_when=asyncio.FIRST_COMPLETED)
-        if keeping.done():
-            keeping.result()  # upkeep ends by a fault of ours only: better a restart than a daemon that never cools
+        await asyncio.wait((waiting, *tasks), return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()  # ends by a fault of ours only: better a restart than a daemon that syncs no more
         notify.stopping()
 
 

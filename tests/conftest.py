@@ -17,6 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, default=1, help="seed of everything random in the tests")
     group.addoption("--kills", type=int, default=12, help="how many daemons tests/system kills under load")
     group.addoption("--histories", type=int, default=1000, help="how many histories tests/sim runs")
+    group.addoption("--rpo-seconds", type=int, default=600, help="how long the loads of the RPO suite last")
     group.addoption("--crash-states", type=int, default=2000, help="how many disk states tests/crash rebuilds")
 
 
@@ -49,6 +50,12 @@ def seed(request: pytest.FixtureRequest) -> int:
 def histories(request: pytest.FixtureRequest) -> int:
     """How many histories of two sites the simulator runs."""
     return int(request.config.getoption("--histories"))
+
+
+@pytest.fixture(scope="session")
+def rpo_seconds(request: pytest.FixtureRequest) -> int:
+    """How long a load of the RPO suite lasts."""
+    return int(request.config.getoption("--rpo-seconds"))
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ def group(doc: GroupDoc) -> None:
             ("role", doc.role),
             ("state", doc.state + reason),
             ("peer", f"{doc.peer} ({link})"),
-            ("recovery point objective", words.duration(doc.rpo_s) if doc.rpo_s else "none: synced when asked"),
+            ("recovery point objective", words.promise(doc)),
             ("lag", words.duration(doc.lag_s)),
             ("backlog", words.size(doc.backlog_bytes)),
             ("caught up in", words.duration(doc.eta_s)),

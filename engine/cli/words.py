@@ -5,7 +5,7 @@ This module must never do I/O.
 
 from __future__ import annotations
 
-from engine.requests import PointDoc
+from engine.requests import GroupDoc, PointDoc
 
 
 def size(count: int) -> str:
@@ -47,3 +47,17 @@ def point(doc: PointDoc | None) -> str:
 
 def yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def promise(doc: GroupDoc) -> str:
+    """The RPO of a group, whether it is kept now, and how well it was: "2.0 s, kept; 99.8 % of the last day"."""
+    if doc.rpo_s is None:
+        return "none: synced when asked"
+    now = {True: ", kept", False: ", BROKEN", None: ""}[doc.rpo_kept]
+    share = "" if doc.rpo_kept_percent is None else f"; kept {_floor(doc.rpo_kept_percent)} % of the last day"
+    return duration(doc.rpo_s) + now + share
+
+
+def _floor(percent: float) -> str:
+    """Two decimals, never rounded up: 100 is said when nothing was missed."""
+    return f"{int(percent * 100) / 100:g}"

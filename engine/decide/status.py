@@ -20,14 +20,19 @@ def state_of(group: Group, *, failed: str, is_syncing: bool, is_split: bool, is_
     return ("syncing", "") if is_syncing else ("ok", "")
 
 
-def lag_s(group: Group, now: datetime) -> float | None:
-    """Seconds since the newest moment that the recovery copy is known to stand for; None if there is none.
+def fresh_as_of(group: Group) -> datetime | None:
+    """The newest moment that the recovery copy is known to stand for; None if there is no point yet.
 
     At the recovery side only what it holds counts, not what the peer may have written since.
     """
     times = [group.equal_at, group.common.captured_at if group.common else None]
-    known = [at for at in times if at is not None]
-    return max(0.0, (now - max(known)).total_seconds()) if known else None
+    return max((at for at in times if at is not None), default=None)
+
+
+def lag_s(group: Group, now: datetime) -> float | None:
+    """Seconds since `fresh_as_of`, by the clocks of both sites; None if there is no point yet."""
+    fresh = fresh_as_of(group)
+    return max(0.0, (now - fresh).total_seconds()) if fresh is not None else None
 
 
 def is_writable(group: Group) -> bool:

@@ -5,5 +5,5 @@ requests.py   request -> story                  jobs.py     jobs that outlive th
 group.py      one group: its queue of syncs, the peer's questions in order, its folds
 router.py     whom a message of a link is for   events.py   what operators may want to know
 boot.py       records made real                 upkeep.py   what happens by the clock
-shutdown.py   the clean stop
+scheduler.py  syncs that keep an RPO            shutdown.py the clean stop
 """

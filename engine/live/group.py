@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from functools import partial
 
 from engine.link.peer_link import PeerLink
@@ -29,8 +30,10 @@ Heard = tuple[PeerLink, Message | None]
 class RunningGroup:
     """A group with its tasks. `begin` starts them, `close` ends them."""
 
-    def __init__(self, ctx: Context, jobs: Jobs, handle: GroupHandle) -> None:
+    def __init__(self, ctx: Context, jobs: Jobs, handle: GroupHandle, newer: Callable[[], None]) -> None:
+        """`newer` is called when the recovery copy may stand for a newer moment than before."""
         self.handle = handle
+        self._newer = newer
         self._ctx = ctx
         self._jobs = jobs
         self._heard: asyncio.Queue[Heard] = asyncio.Queue()
@@ -83,6 +86,7 @@ class RunningGroup:
                 await self._jobs.run(job, partial(sync, self._ctx, self.handle, Sync(group=self.handle.name)))
             finally:
                 self._current = None
+                self._newer()
 
     # --- what the peer says
 
@@ -123,8 +127,10 @@ class RunningGroup:
         elif isinstance(message, Seal):
             await receive.seal(ctx, handle, link, message)
             self._fold_due.set()
+            self._newer()
         elif isinstance(message, Equal):
             await receive.equal(ctx, handle, link, message)
+            self._newer()
         elif isinstance(message, Abort):
             await receive.end_session(ctx, handle)
 

@@ -23,7 +23,7 @@ from engine.operations.contact import contact
 from engine.operations.context import Context
 from engine.operations.conversation import converse
 from engine.operations.handles import GroupHandle, VolumeHandle
-from engine.records import groups, peers, points, retention
+from engine.records import groups, peers, points, promises, retention
 from engine.requests import (
     EventDoc,
     ExportDoc,
@@ -53,6 +53,8 @@ class Site:
         self.free: dict[str, VolumeHandle] = {}
         """Volumes that no group holds."""
         self.jobs_here = Jobs(ctx)
+        self.news = asyncio.Event()
+        """Set when a recovery copy may have become newer: the scheduler clears it and looks."""
         self._events = events
         self._table = Table(self)
         self._one_at_a_time = asyncio.Lock()
@@ -117,7 +119,7 @@ class Site:
         """A group that is recorded and open joins what runs."""
         for volume in handle.volumes:
             self.free.pop(volume.name, None)
-        running = self.groups_by_name[handle.name] = RunningGroup(self.ctx, self.jobs_here, handle)
+        running = self.groups_by_name[handle.name] = RunningGroup(self.ctx, self.jobs_here, handle, self.news.set)
         running.begin()
         return running
 
@@ -189,7 +191,8 @@ class Site:
         handle = self.running(name).handle
         record = await self.ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
         kept = await self.ctx.database.read(lambda conn: retention.kept(conn, handle.id))
-        return documents.group_doc(self.ctx, record, handle, kept, operation)
+        turns = await self.ctx.database.read(lambda conn: promises.of_group(conn, handle.id))
+        return documents.group_doc(self.ctx, record, handle, kept, turns, operation)
 
     async def peers(self) -> tuple[PeerDoc, ...]:
         found = await self.ctx.database.read(peers.all)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from hashlib import blake2b
 
 from blockstore.units import BLOCK
 from engine import model
 from engine.decide import status
+from engine.decide.schedule import Turn, kept_percent
 from engine.model import Role
 from engine.operations.context import Context
 from engine.operations.handles import GroupHandle, SnapshotHandle, VolumeHandle
@@ -83,7 +85,12 @@ def verify_doc(handle: GroupHandle, found: Compared, *, repaired: int, seconds: 
 
 
 def group_doc(
-    ctx: Context, record: model.Group, handle: GroupHandle, kept: Kept, operation: str | None = None
+    ctx: Context,
+    record: model.Group,
+    handle: GroupHandle,
+    kept: Kept,
+    turns: Sequence[Turn],
+    operation: str | None = None,
 ) -> GroupDoc:
     state, reason = status.state_of(
         record,
@@ -93,6 +100,7 @@ def group_doc(
         is_seeded=record.common is not None,
     )
     last = point_doc(record.common) if record.common else None
+    percent = kept_percent(turns, ctx.clock.now())
     backlog = handle.backlog_bytes if record.role is not Role.RECOVERY else 0
     return GroupDoc(
         name=record.name,
@@ -114,6 +122,8 @@ def group_doc(
         retain=kept.schedule,
         points=kept.points,
         points_bytes=kept.bytes,
+        rpo_kept=turns[-1].kept if turns and record.rpo_s is not None else None,
+        rpo_kept_percent=None if percent is None else round(percent, 3),
     )
 
 

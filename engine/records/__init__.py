@@ -6,7 +6,7 @@
     lock.py        one daemon to a data directory
     migrate.py     numbered migrations, one transaction each
     site.py  peers.py  volumes.py  layers.py  points.py  pins.py  groups.py  generations.py  snapshots.py  jobs.py
-    events.py  invitations.py      one table each: rows <-> values of `engine.model`
+    events.py  invitations.py  promises.py      one table each: rows <-> values of `engine.model`
     incoming.py    a sync being received: begin, renew, drop
     roles.py       demote, its undoing, and yield; set_asides.py what is kept of what a yield discarded
     promote.py     a recovery point becomes writable: prepare, commit, cancel

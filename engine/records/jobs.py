@@ -1,7 +1,7 @@
 """Jobs: what was asked, and what became of it. An outcome is recorded in the transaction of its change.
 
-The newest 1,000 finished jobs are kept. This module must never judge whether a finished job still answers a
-repeat: the state it made must be looked at for that (`decide/roles.py`).
+The newest 1,000 finished jobs are kept, and as many scheduled syncs. This module must never judge whether a finished
+job still answers a repeat: the state it made must be looked at for that (`decide/roles.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from engine.model import Job, JobId, JobState
 from engine.records.columns import from_us, maybe_at, maybe_us, to_us
 
 KEPT = 1_000
-"""Older finished jobs than so many are forgotten."""
+"""Older finished jobs than so many are forgotten: of those that were asked for, and of those that the clock began."""
+
+SCHEDULED = "schedule"
+"""The key of a sync that the clock began. There may be one each second, and they push nothing else out."""
 
 _NAMES = "id, key, kind, group_name, request, state, outcome, error, created_us, started_us, finished_us"
 _UNFINISHED = "state IN ('queued', 'running')"
@@ -88,8 +91,9 @@ def finish(
         raise Raced(what="job", name=job, reason="it is finished")
     conn.execute(
         f"DELETE FROM job WHERE rowid IN (SELECT rowid FROM job WHERE NOT {_UNFINISHED}"
-        " ORDER BY finished_us DESC, rowid DESC LIMIT -1 OFFSET ?)",
-        (KEPT,),
+        " AND (key = ?1) = (SELECT key = ?1 FROM job WHERE id = ?2)"
+        " ORDER BY finished_us DESC, rowid DESC LIMIT -1 OFFSET ?3)",
+        (SCHEDULED, job, KEPT),
     )
     return get(conn, job)
 

@@ -60,7 +60,8 @@ class PointDoc:
 @dataclass(frozen=True, slots=True)
 class GroupDoc:
     """`state`: unseeded, seeding, ok, syncing, paused, split or failed; `reason` says why in words.
-    `keep` and `retain`: which points stay here; `points` and `points_bytes`: how many there are, and their space."""
+    `keep` and `retain`: which points stay here; `points` and `points_bytes`: how many there are, and their space.
+    `rpo_kept`: whether the lag is within the RPO, null without one; `rpo_kept_percent`: of the last 24 hours."""
 
     name: str
     id: str
@@ -81,6 +82,8 @@ class GroupDoc:
     retain: str = ""
     points: int = 0
     points_bytes: int = 0
+    rpo_kept: bool | None = None
+    rpo_kept_percent: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,3 +133,11 @@ def test_old_finished_jobs_are_forgotten_and_unfinished_ones_never(
     # The oldest job ends last: its outcome is the newest.
     assert records(jobs.finish, JobId("old"), NOW + timedelta(seconds=1), outcome="{}").state is JobState.DONE
     assert [found.id for found in records(jobs.recent, 10)] == ["d", "old"]
+
+
+def test_scheduled_syncs_push_nothing_out_that_was_asked_for(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "KEPT", 2)
+    for id in ("asked", "s1", "s2", "s3", "also"):
+        records(jobs.insert, job(id, jobs.SCHEDULED if id[0] == "s" else ""))
+        records(jobs.finish, JobId(id), NOW, outcome="{}")
+    assert [found.id for found in records(jobs.recent, 10)] == ["also", "s3", "s2", "asked"]
