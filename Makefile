@@ -24,7 +24,7 @@ demo: tools venv ## two daemons, a real image, an increment, two kills, a promot
 drill: tools venv ## test copy, planned move, disaster, split brain, failback: every image compared at every step
 	$(BIN)/leeward demo --drill
 
-test: tools lint types imports unit tidy interop system sim-sampled fuzz crash-sampled ## everything CI runs, under 15 minutes on 2 cores
+test: tools lint types imports unit tidy interop system sim-sampled fuzz crash-sampled ## everything CI runs, some 20 minutes on 2 cores
 	@echo "make test: all passed"
 
 lint: venv ## ruff (rules and format), codespell

@@ -1,4 +1,7 @@
-"""When the RPO of each group began to be kept, and when it was broken. What is older than a day is forgotten."""
+"""When the RPO of each group began to be kept, and when it was broken. What is older than a day is forgotten.
+
+This module must never judge a promise: `decide/schedule.py` does.
+"""
 
 from __future__ import annotations
 

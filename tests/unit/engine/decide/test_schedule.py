@@ -41,7 +41,9 @@ def test_a_sync_begins_so_that_it_ends_before_the_promise_does() -> None:
 def test_more_bytes_take_longer_in_proportion_to_what_was_seen() -> None:
     seen = forecast((0, 0.1), (10 * MIB, 1.1))
     empty, full, double = [seen.seconds(count) for count in (0, 10 * MIB, 20 * MIB)]
-    assert empty is not None and full is not None and double is not None
+    assert empty is not None
+    assert full is not None
+    assert double is not None
     assert full - empty == pytest.approx(1.25)
     assert double - full == pytest.approx(1.25)
     assert full >= 1.1, "what took so long once is thought to take as long again"

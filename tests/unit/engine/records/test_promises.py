@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from records_build import GROUP, add_group
+from records_build import GROUP, Records, add_group
 
 from engine.decide.schedule import DAY, Turn
 from engine.records import groups, promises
