@@ -250,6 +250,8 @@ class Group:
     """True while a side that yielded still holds its last image, which is no recovery point (lineage: own image)."""
     consent_term: int | None = None
     """The peer's term for which a demoted side agreed to have its changes set aside (lineage: consent)."""
+    paused_at: datetime | None = None
+    """Since when nothing is sent from here, by an operator's word."""
 
 
 @dataclass(frozen=True, slots=True)

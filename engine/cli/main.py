@@ -27,6 +27,8 @@ COMMANDS = {
     "sync": "sync",
     "points": "sync",
     "verify": "verify",
+    "pause": "sync",
+    "resume": "sync",
     "snapshot": "snapshot",
     "demote": "roles",
     "promote": "promote",

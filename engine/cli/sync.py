@@ -1,4 +1,4 @@
-"""leeward sync, leeward points: recovery points are made and listed."""
+"""leeward sync, pause, resume, points: recovery points are made, not made for a while, and listed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import rich_click as click
 from engine.cli import output, views, words
 from engine.cli.call import Call, common, group_argument, no_wait
 from engine.cli.waiting import carry_out
-from engine.requests import Sync, SyncDoc
+from engine.requests import GroupDoc, Pause, Resume, Sync, SyncDoc
 
 
 @click.command()
@@ -32,6 +32,35 @@ def sync(call: Call, group: str, no_wait: bool) -> None:
         )
 
     carry_out(call, Sync(group), tell, no_wait=no_wait)
+
+
+@click.command()
+@group_argument
+@no_wait
+@common
+def pause(call: Call, group: str, no_wait: bool) -> None:
+    """Send nothing of a group until it is resumed: a running sync is ended, hosts go on writing.
+
+    The recovery copy stays as it is. A promised RPO is told as broken meanwhile.
+    """
+
+    def tell(doc: GroupDoc) -> None:
+        output.line(f"Group {doc.name} is paused: nothing of it is sent until `leeward resume {doc.name}`.")
+
+    carry_out(call, Pause(group), tell, no_wait=no_wait)
+
+
+@click.command()
+@group_argument
+@no_wait
+@common
+def resume(call: Call, group: str, no_wait: bool) -> None:
+    """End a pause: with an RPO the next sync begins at once, else when it is asked for."""
+
+    def tell(doc: GroupDoc) -> None:
+        output.line(f"Group {doc.name} is sent again; {words.size(doc.backlog_bytes)} wait.")
+
+    carry_out(call, Resume(group), tell, no_wait=no_wait)
 
 
 @click.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.errors import RefusedByState
 from engine.model import Group, Role
-from engine.requests import Demote, GroupRemove, Promote, SnapshotCreate, SnapshotDelete, Sync, Verify
+from engine.requests import Demote, GroupRemove, Pause, Promote, Resume, SnapshotCreate, SnapshotDelete, Sync, Verify
 
 LEGAL: dict[type[object], frozenset[Role]] = {
     Sync: frozenset({Role.PROTECTED, Role.DEMOTED}),
@@ -13,6 +13,8 @@ LEGAL: dict[type[object], frozenset[Role]] = {
     SnapshotDelete: frozenset(Role),
     Promote: frozenset({Role.RECOVERY, Role.DEMOTED}),
     Demote: frozenset({Role.PROTECTED, Role.DEMOTED}),
+    Pause: frozenset({Role.PROTECTED, Role.DEMOTED}),
+    Resume: frozenset({Role.PROTECTED, Role.DEMOTED}),
     GroupRemove: frozenset(Role),
 }
 
@@ -25,6 +27,8 @@ WHERE: dict[type[object], str] = {
     Sync: "this site is its recovery side; ask at the protected site",
     Verify: "this site is its recovery side; ask at the protected site",
     SnapshotCreate: "this site is its protected side; ask at the recovery site",
+    Pause: "this site is its recovery side; ask at the protected site",
+    Resume: "this site is its recovery side; ask at the protected site",
     Demote: "this site is its recovery side; ask at the protected site",
 }
 

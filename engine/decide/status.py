@@ -13,6 +13,8 @@ def state_of(group: Group, *, failed: str, is_syncing: bool, is_split: bool, is_
         return "failed", failed
     if is_split:
         return "split", "both sites are writable: see `leeward events`"
+    if group.paused_at is not None:
+        return "paused", f"nothing is sent since {group.paused_at:%Y-%m-%d %H:%M:%SZ}: `leeward resume {group.name}`"
     if not is_seeded:
         if is_syncing or group.incoming is not None or group.pending is not None:
             return "seeding", "the first copy is not complete: there is no recovery point yet"

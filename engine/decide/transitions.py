@@ -8,6 +8,7 @@ that makes them true, with what belongs to them of layers, points and pins. This
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from engine.decide.yielding import Yield
 from engine.errors import Raced
@@ -35,6 +36,13 @@ def adopted(before: Group, point: Point) -> Group:
 def abandoned(before: Group) -> Group:
     """The pending capture will never be sealed. Nothing pending: nothing changes."""
     return replace(before, pending=None)
+
+
+def paused(before: Group, at: datetime | None) -> Group:
+    """An operator lets nothing be sent from here; `at` None: it is again. Raises Raced where the group is recovery."""
+    if before.role is Role.RECOVERY:
+        raise Raced(what="group", name=before.name, reason="it is recovery here")
+    return replace(before, paused_at=at)
 
 
 # A sync, at its target
@@ -125,5 +133,6 @@ def gave_way(before: Group, how: Yield, term: int) -> Group:
         incoming=None,
         generation_due=False,
         consent_term=None,
+        paused_at=None,
         own_image=how is Yield.OWN_IMAGE,
     )

@@ -46,6 +46,7 @@ from engine.errors.link import (
 )
 from engine.errors.operations import (
     BadValue,
+    GroupPaused,
     Interrupted,
     NameTaken,
     PeerRefused,
@@ -100,6 +101,7 @@ __all__ = [
     "DataRefused",
     "DialFailed",
     "ExportFailed",
+    "GroupPaused",
     "HandshakeFailed",
     "IdentityUnreadable",
     "Interrupted",

@@ -57,6 +57,16 @@ class RefusedByState(LeewardError):
 
 
 @dataclass(eq=False)
+class GroupPaused(LeewardError):
+    group: str
+    since: str
+    code: ClassVar[str] = "group_paused"
+    meaning: ClassVar[str] = "Group {group} is paused since {since}, so nothing of it is sent."
+    remedy: ClassVar[str] = "Run `leeward resume {group}` at this site, then sync again."
+    exit_status: ClassVar[int] = EXIT_REFUSED
+
+
+@dataclass(eq=False)
 class WouldDiscard(LeewardError):
     """A role change would set aside what hosts wrote. `token` names the decision to do so as things stand."""
 

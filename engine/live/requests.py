@@ -18,6 +18,7 @@ from engine.operations import (
     documents,
     groups,
     pairing,
+    pause,
     peers,
     promote,
     reopen,
@@ -35,6 +36,7 @@ from engine.requests import (
     GroupRemove,
     GroupSet,
     InvitationDoc,
+    Pause,
     PeerAdd,
     PeerDoc,
     PeerInvite,
@@ -44,6 +46,7 @@ from engine.requests import (
     RemovedDoc,
     Request,
     Restore,
+    Resume,
     Reverse,
     SetAsideDoc,
     SetAsideDrop,
@@ -94,6 +97,8 @@ class Table:
             SnapshotCreate: self._snapshot_create,
             SnapshotReset: self._snapshot_reset,
             SnapshotDelete: self._snapshot_delete,
+            Pause: self._pause,
+            Resume: self._pause,
             Promote: self._promote,
             Demote: self._demote,
             Reverse: self._reverse,
@@ -211,6 +216,11 @@ class Table:
             await snapshot.delete(self._site.ctx, running.handle, request)
         running.tidy()
         return RemovedDoc(request.name)
+
+    async def _pause(self, request: Pause | Resume, operation: str) -> GroupDoc:
+        await pause.pause(self._site.ctx, self._site.running(request.group).handle, request)
+        self._site.news.set()
+        return await self._site.group(request.group, operation)
 
     async def _promote(self, request: Promote, operation: str) -> GroupDoc:
         handle = self._site.running(request.group).handle

@@ -73,6 +73,8 @@ class Scheduler:
         await self._note(running, record, watched)
         if record.rpo_s is None or record.role is not Role.PROTECTED or handle.is_split:
             return LONGEST_S
+        if record.paused_at is not None:
+            return LONGEST_S
         if running.is_syncing or running.waiting is not None or watched.is_under_way:
             return LONGEST_S  # its end is news
         held_s = watched.not_before_s - ctx.clock.monotonic()
@@ -143,6 +145,8 @@ class Scheduler:
         handle = running.handle
         if handle.failure:
             return handle.failure
+        if record.paused_at is not None:
+            return "an operator paused it"
         if handle.is_split:
             return "both sites are writable"
         if self._site.ctx.links.get(handle.peer) is None:

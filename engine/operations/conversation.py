@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from engine.errors import PeerRefused, PeerUnreachable
+from engine.errors import LeewardError, PeerRefused, PeerUnreachable
 from engine.link.peer_link import PeerLink
 from engine.transfer.sender import Shipper
 from engine.wire.messages import Flushed, Grant, Landed, Message, Refused, Retry
@@ -34,7 +34,9 @@ class Conversation:
         self.link = link
         self.shipper: Shipper | None = None
         self.sync: bytes | None = None
-        self._answers: asyncio.Queue[Message | None] = asyncio.Queue()
+        self.is_sync = False
+        """True if it is a running sync that talks."""
+        self._answers: asyncio.Queue[Message | LeewardError] = asyncio.Queue()
 
     def hear(self, message: Message) -> None:
         """A message for this side of the group arrived. Called by the link's handler, on the loop."""
@@ -47,14 +49,18 @@ class Conversation:
         else:
             self._answers.put_nowait(message)
 
-    def end(self) -> None:
-        """The link is gone: whoever waits is told."""
+    def end(self, why: LeewardError | None = None) -> None:
+        """Whoever waits is told `why`; None: the link is gone."""
+        told = why or PeerUnreachable(peer=self.link.peer.name)
         if self.shipper is not None:
-            self.shipper.fail(PeerUnreachable(peer=self.link.peer.name))
-        self._answers.put_nowait(None)
+            self.shipper.fail(told)
+        self._answers.put_nowait(told)
 
     async def ask(self, question: Message, expected: type[M]) -> M:
-        """Send `question` and return the answer. Raises PeerUnreachable when the link is lost, PeerRefused."""
+        """Send `question` and return the answer. Raises PeerUnreachable when the link is lost, PeerRefused.
+
+        And what `end` was told.
+        """
         await self.link.send(question)
         try:
             async with asyncio.timeout(ANSWER_DEADLINE_S):
@@ -66,8 +72,8 @@ class Conversation:
     async def _answer(self, expected: type[M]) -> M:
         while True:
             message = await self._answers.get()
-            if message is None:
-                raise PeerUnreachable(peer=self.link.peer.name)
+            if isinstance(message, LeewardError):
+                raise message
             if isinstance(message, Refused):
                 raise self._refused(message)
             if isinstance(message, expected):

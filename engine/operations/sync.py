@@ -17,9 +17,9 @@ from engine import model
 from engine.decide.lineage import EXPLAINED, VerdictKind
 from engine.decide.plan import PlanTotals, plan_volume
 from engine.decide.roles import require_legal
-from engine.errors import PeerUnreachable, RefusedByState
+from engine.errors import GroupPaused, PeerUnreachable, RefusedByState
 from engine.model import SyncId
-from engine.operations import announce, capture, changed
+from engine.operations import announce, capture, changed, pause
 from engine.operations.capture import GroupCapture
 from engine.operations.contact import contact
 from engine.operations.context import Context, Progress
@@ -31,7 +31,7 @@ from engine.operations.sources import DeltaSource, HashJournal, SeedSource
 from engine.records import groups
 from engine.records.columns import from_us, to_us
 from engine.requests import Sync, SyncDoc
-from engine.wire.messages import Begin, Equal, EqualNoted, Mode, Resume, Seal, Sealed, VolumePlan, VolumeSeal
+from engine.wire.messages import Abort, Begin, Equal, EqualNoted, Mode, Resume, Seal, Sealed, VolumePlan, VolumeSeal
 
 CONTACT_WAIT_S = 30.0
 MOST_BREAKS = 10
@@ -53,7 +53,8 @@ class Attempt:
 async def sync(ctx: Context, handle: GroupHandle, request: Sync, operation: str, progress: Progress) -> SyncDoc:
     """Bring the recovery site to an image of now.
 
-    Raises PeerUnreachable, RefusedByState, VolumeFailed, PeerRefused, CaptureFailed, StoreFlushFailed, OSError.
+    Raises PeerUnreachable, RefusedByState, GroupPaused, VolumeFailed, PeerRefused, CaptureFailed, StoreFlushFailed,
+    OSError.
     """
     began = ctx.clock.monotonic()
     if handle.busy:
@@ -62,6 +63,7 @@ async def sync(ctx: Context, handle: GroupHandle, request: Sync, operation: str,
     handle.syncing = progress  # from here on no role changes: what is read next stays true
     try:
         require_legal(request, await ctx.database.read(lambda conn: groups.by_id(conn, handle.id)))
+        await _refuse_paused(ctx, handle)  # at once, not only when the peer is there
         for volume in handle.volumes:
             volume.require_open()
         point = await _until_done(ctx, handle, tally, progress)
@@ -90,7 +92,13 @@ async def _until_done(ctx: Context, handle: GroupHandle, tally: Tally, progress:
         wire_before = link.bytes_total
         try:
             async with converse(handle, link) as talk:
+                talk.is_sync = True  # from here on a pause ends it; one that came before is seen now
+                await _refuse_paused(ctx, handle)
                 return await _attempt(Attempt(ctx, handle, talk, tally, progress))
+        except GroupPaused as error:
+            if talk.sync is not None:
+                link.post(Abort(sync=talk.sync, code=error.code, message=error.message))
+            raise
         except PeerUnreachable:
             breaks = breaks + 1 if tally.bytes_sent == sent else 1
             sent = tally.bytes_sent
@@ -101,6 +109,13 @@ async def _until_done(ctx: Context, handle: GroupHandle, tally: Tally, progress:
             ctx.report("warning", "sync_interrupted", text, group=handle.name)
         finally:
             tally.bytes_wire += link.bytes_total - wire_before
+
+
+async def _refuse_paused(ctx: Context, handle: GroupHandle) -> None:
+    """Raises GroupPaused."""
+    record = await ctx.database.read(lambda conn: groups.by_id(conn, handle.id))
+    if record.paused_at is not None:
+        raise pause.paused(record)
 
 
 async def _attempt(at: Attempt) -> model.Point | None:

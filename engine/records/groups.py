@@ -35,7 +35,7 @@ _NAMES = (
     " equal_us, generation_due, generation,"
     " pending_sync, pending_point, pending_sequence, pending_captured_us, pending_state,"
     " incoming_sync, incoming_point, incoming_sequence, incoming_builds_on, incoming_captured_us, incoming_plan,"
-    " incoming_blocks, created_us, own_image, consent_term"
+    " incoming_blocks, created_us, own_image, consent_term, paused_us"
 )
 _SELECT = f'SELECT {_NAMES}, (SELECT count(*) FROM pin WHERE pin.point = common_id) AS common_pins FROM "group"'
 
@@ -103,6 +103,7 @@ def _from(row: sqlite3.Row) -> Group:
         created_at=from_us(row["created_us"]),
         own_image=bool(row["own_image"]),
         consent_term=row["consent_term"],
+        paused_at=maybe_at(row["paused_us"]),
     )
 
 
@@ -134,7 +135,7 @@ def _values(group: Group) -> tuple[object, ...]:
                 *(incoming.plan_digest, incoming.blocks),
             )
         ),
-        *(to_us(group.created_at), int(group.own_image), group.consent_term),
+        *(to_us(group.created_at), int(group.own_image), group.consent_term, maybe_us(group.paused_at)),
     )
 
 
@@ -260,6 +261,14 @@ def equal(conn: sqlite3.Connection, group: GroupId, at: datetime) -> Group:
     if before.equal_at is not None and before.equal_at >= at:
         return before
     return update(conn, replace(before, equal_at=at), expects=before.version)
+
+
+def pause(conn: sqlite3.Connection, group: GroupId, at: datetime | None) -> Group:
+    """Nothing is sent from here from now on; `at` None: it is again. Raises Raced where the group is recovery."""
+    before = by_id(conn, group)
+    if (before.paused_at is None) == (at is None):
+        return before
+    return update(conn, transitions.paused(before, at), expects=before.version)
 
 
 def begin_generation(conn: sqlite3.Connection, group: GroupId, generation: Generation) -> Group:

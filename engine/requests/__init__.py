@@ -18,12 +18,14 @@ from engine.requests.asked import (
     GroupCreate,
     GroupRemove,
     GroupSet,
+    Pause,
     PeerAdd,
     PeerInvite,
     PeerJoin,
     PeerRemove,
     Promote,
     Restore,
+    Resume,
     Reverse,
     SetAsideDrop,
     SetAsideExport,
@@ -79,6 +81,7 @@ __all__ = [
     "InitDoc",
     "InvitationDoc",
     "JobDoc",
+    "Pause",
     "PeerAdd",
     "PeerDoc",
     "PeerInvite",
@@ -90,6 +93,7 @@ __all__ = [
     "RemovedDoc",
     "Request",
     "Restore",
+    "Resume",
     "Reverse",
     "SetAsideDoc",
     "SetAsideDrop",
@@ -128,6 +132,8 @@ Request = (
     | GroupSet
     | GroupRemove
     | Sync
+    | Pause
+    | Resume
     | Verify
     | SnapshotCreate
     | SnapshotReset
@@ -156,6 +162,8 @@ OUTCOMES: dict[str, type[Any]] = {
     GroupSet.kind: GroupDoc,
     GroupRemove.kind: RemovedDoc,
     Sync.kind: SyncDoc,
+    Pause.kind: GroupDoc,
+    Resume.kind: GroupDoc,
     Verify.kind: VerifyDoc,
     SnapshotCreate.kind: SnapshotDoc,
     SnapshotReset.kind: SnapshotDoc,

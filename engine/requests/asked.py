@@ -85,6 +85,20 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing of the group is sent until `Resume`; a sync that runs is ended."""
+
+    kind: ClassVar[str] = "pause"
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    kind: ClassVar[str] = "resume"
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verify:
     """Compare both sides at their newest common point. `repair`: send again what differs."""
 

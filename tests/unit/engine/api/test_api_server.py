@@ -109,6 +109,8 @@ def test_each_kind_of_request_arrives_whole_with_its_key(api: ApiThread, client:
         ask.SnapshotReset("g", "n"),
         ask.SnapshotDelete("g", "n"),
         ask.Promote("g", True),
+        ask.Pause("g"),
+        ask.Resume("g"),
         ask.Demote("g", True),
         ask.Reverse("g", True, "0123456789abcdef", True),
         ask.Restore("g", "0123456789abcdef", True),
