@@ -120,6 +120,10 @@ def set_asides(docs: tuple[SetAsideDoc, ...]) -> None:
 
 
 def status(doc: StatusDoc) -> None:
+    for shown in doc.groups:
+        output.line(f"{shown.name}: {words.failover(shown)}.")
+    if doc.groups:
+        output.line()
     output.line(f"Site {doc.site.name} ({doc.site.id}), Leeward {doc.site.version}")
     output.line()
     peers(doc.peers)

@@ -58,6 +58,24 @@ def promise(doc: GroupDoc) -> str:
     return duration(doc.rpo_s) + now + share
 
 
+def failover(doc: GroupDoc) -> str:
+    """Could the recovery site take over now, and how much would be lost: the first thing asked on a bad day."""
+    here = doc.role == "recovery"
+    taker = "this site" if here else doc.peer
+    if doc.state == "split":
+        return "written at both sites: choose one with `leeward reverse` or `leeward restore`"
+    if doc.last_point is None:
+        return f"{taker} CANNOT take over: it has no recovery point yet"
+    if here and doc.state == "failed":
+        return f"this site CANNOT take over: {doc.reason}"
+    lost = f"what was written in the last {duration(doc.lag_s)} would be lost"
+    if here:
+        return f"this site can take over now; {lost}"
+    if not doc.peer_connected:
+        return f"no contact with {taker}: as far as is known it can take over; {lost}"
+    return f"{taker} can take over now; {lost}" + (f", at most {size(doc.backlog_bytes)}" if doc.backlog_bytes else "")
+
+
 def _floor(percent: float) -> str:
     """Two decimals, never rounded up: 100 is said when nothing was missed."""
     return f"{int(percent * 100) / 100:g}"

@@ -240,7 +240,7 @@ def test_status_is_one_document_of_site_peers_and_groups(with_group: None, leewa
     assert set(group["volumes"][0]) >= {"name", "size", "store", "state", "export", "wwn"}
     assert leeward("status", "web", "--json").json["groups"] == [group]
     told = leeward("status").out
-    assert told.startswith("Site harbour (")
+    assert told.startswith("web: lagoon CANNOT take over: it has no recovery point yet.\n\nSite harbour (")
     assert "nothing was synced yet" in told
 
 
