@@ -34,6 +34,7 @@ from engine.live.shutdown import stop_volumes
 from engine.live.site import Site
 from engine.live.upkeep import upkeep
 from engine.operations import pairing, peers
+from engine.operations.budget import Budget
 from engine.operations.context import Context, Paths
 from engine.pool import DiskPool
 from engine.records import site as site_records
@@ -79,7 +80,6 @@ async def _start(folder: Path, stack: AsyncExitStack) -> Site:
     """Everything up, in order; what was started is on the stack to be stopped in reverse."""
     disk, clock = Disk(), SystemClock()
     chosen = settings.load(str(folder), disk=disk)
-    mine = identity.load(folder / "identity")
     database = Database.open(str(folder), disk=disk)
     stack.callback(database.close)
     me = await database.read(site_records.get)
@@ -92,7 +92,7 @@ async def _start(folder: Path, stack: AsyncExitStack) -> Site:
     router = Router()
     links = Links(
         site=me,
-        identity=mine,
+        identity=identity.load(folder / "identity"),
         listen=(chosen.listen.host, chosen.listen.port),
         handler=router,
         report=_with_facts(events),
@@ -109,6 +109,7 @@ async def _start(folder: Path, stack: AsyncExitStack) -> Site:
         links=links,
         presenter=Presenter({NBD: nbd}),
         report=events.report,
+        budget=Budget(clock, await database.read(site_records.link_limit)),
     )
     site = Site(ctx, events)
     router.serve(site)

@@ -27,6 +27,7 @@ COMMANDS = {
     "sync": "sync",
     "points": "sync",
     "verify": "verify",
+    "link": "link",
     "pause": "sync",
     "resume": "sync",
     "snapshot": "snapshot",

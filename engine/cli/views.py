@@ -129,6 +129,9 @@ def status(doc: StatusDoc) -> None:
     peers(doc.peers)
     output.line()
     groups(doc.groups)
+    if doc.link is not None and doc.link.limit:
+        output.line()
+        output.line(f"Sends at most {words.rate(doc.link.limit_bytes_per_s)}, {doc.link.reason}.")
     if doc.snapshots:
         output.line()
         snapshots(doc.snapshots)

@@ -18,6 +18,11 @@ def size(count: int) -> str:
     return f"{value:.1f} TiB"
 
 
+def rate(bytes_per_s: float | None) -> str:
+    """Bytes a second; None: no limit."""
+    return "as fast as it can" if bytes_per_s is None else f"{size(round(bytes_per_s))}/s"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in at most two units: "0.3 s", "5 min 3 s", "2 d 4 h"; "-" where there is none."""
     if seconds is None:

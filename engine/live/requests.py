@@ -14,6 +14,7 @@ from engine.errors import UnknownName
 from engine.live.group import RunningGroup
 from engine.operations import (
     aside,
+    budget,
     demote,
     documents,
     groups,
@@ -36,6 +37,8 @@ from engine.requests import (
     GroupRemove,
     GroupSet,
     InvitationDoc,
+    LinkDoc,
+    LinkSet,
     Pause,
     PeerAdd,
     PeerDoc,
@@ -91,6 +94,7 @@ class Table:
             VolumeAdd: self._volume_add,
             VolumeRemove: self._volume_remove,
             VolumeReopen: self._volume_reopen,
+            LinkSet: self._link_set,
             GroupCreate: self._group_create,
             GroupSet: self._group_set,
             GroupRemove: self._group_remove,
@@ -157,6 +161,10 @@ class Table:
                 if volume.name == name:
                     return volume, running
         raise UnknownName(what="volume", name=name)
+
+    async def _link_set(self, request: LinkSet, _: str) -> LinkDoc:
+        await budget.limit(self._site.ctx, request)
+        return documents.link_doc(self._site.ctx)
 
     async def _group_create(self, request: GroupCreate, operation: str) -> GroupDoc:
         handle = await groups.create(self._site.ctx, request, self._site.free)

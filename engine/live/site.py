@@ -182,7 +182,9 @@ class Site:
         shown = (await self.group(group),) if group is not None else await self.groups()
         site = SiteDoc(name=self.ctx.site.name, id=self.ctx.site.id.hex(), version=VERSION)
         snapshots = await self.snapshots(group)
-        return StatusDoc(site=site, peers=await self.peers(), groups=shown, snapshots=snapshots)
+        return StatusDoc(
+            site=site, peers=await self.peers(), groups=shown, snapshots=snapshots, link=documents.link_doc(self.ctx)
+        )
 
     async def groups(self) -> tuple[GroupDoc, ...]:
         return tuple([await self.group(name) for name in sorted(self.groups_by_name)])

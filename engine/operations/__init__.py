@@ -1,7 +1,7 @@
 """The stories, each told from top to bottom: decide in `decide`, record in `records`, then make things match.
 
 sync.py sources.py shipping.py capture.py    the protected end of a sync
-pacing.py pause.py                           which yields to hosts, and to operators
+pacing.py budget.py pause.py                 which yields to hosts, other groups and operators
 receive.py staging.py                        its recovery end
 verify.py                                    both sides compared, and what differs sent again
 contact.py announce.py conversation.py       what two sites tell each other of a group

@@ -17,6 +17,7 @@ from engine.decide.compression import Chooser
 from engine.exports.presenter import Presenter
 from engine.link.peer import Links
 from engine.link.peer_link import PeerLink
+from engine.operations.budget import Budget
 from engine.pool import DiskPool
 from engine.records.database import Database
 from engine.settings import Settings
@@ -77,4 +78,5 @@ class Context:
     links: Links
     presenter: Presenter
     report: Report
+    budget: Budget
     choosers: WeakKeyDictionary[PeerLink, Chooser] = field(default_factory=WeakKeyDictionary)

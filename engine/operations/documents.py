@@ -20,6 +20,7 @@ from engine.requests import (
     DifferenceDoc,
     ExportDoc,
     GroupDoc,
+    LinkDoc,
     PeerDoc,
     PointDoc,
     SetAsideDoc,
@@ -157,6 +158,11 @@ def snapshot_doc(ctx: Context, handle: GroupHandle, snapshot: SnapshotHandle) ->
             for volume, wwn in zip(handle.volumes, snapshot.record.wwns, strict=True)
         ),
     )
+
+
+def link_doc(ctx: Context) -> LinkDoc:
+    holds = ctx.budget.applied()
+    return LinkDoc(ctx.budget.calendar, holds.limit, holds.reason, round(ctx.budget.bytes_per_s(), 1))
 
 
 def peer_doc(ctx: Context, peer: model.Peer) -> PeerDoc:

@@ -42,8 +42,9 @@ class Ship:
         resume: Resume,
         progress: Progress,
         names: Sequence[str],
+        due_s: float,
     ) -> None:
-        """`names`: the exports whose hosts this sync yields to."""
+        """`names`: the exports whose hosts this sync yields to; `due_s`: monotonic, when the group's promise ends."""
         self._tally = tally
         self._talk = talk
         self._resume = resume
@@ -53,6 +54,12 @@ class Ship:
         def told(blocks: int) -> None:
             progress.done_bytes += blocks * BLOCK
 
+        pacer = Pacer(ctx.clock, lambda: any(ctx.presenter.is_busy(name) for name in names))
+
+        async def pace(count: int) -> None:
+            await pacer.pace(count)
+            await ctx.budget.take(count, due_s)
+
         self._shipper = talk.shipper = Shipper(
             talk.link,
             ctx.pool,
@@ -60,7 +67,7 @@ class Ship:
             sync=resume.sync,
             window_bytes=resume.window_bytes,
             chooser=chooser_of(ctx, talk),
-            pace=Pacer(ctx.clock, lambda: any(ctx.presenter.is_busy(name) for name in names)).pace,
+            pace=pace,
             progress=told,
         )
 

@@ -17,9 +17,11 @@ from engine import model
 from engine.decide.lineage import EXPLAINED, VerdictKind
 from engine.decide.plan import PlanTotals, plan_volume
 from engine.decide.roles import require_legal
+from engine.decide.status import lag_s
 from engine.errors import GroupPaused, PeerUnreachable, RefusedByState
 from engine.model import SyncId
 from engine.operations import announce, capture, changed, pause
+from engine.operations.budget import NEVER_S
 from engine.operations.capture import GroupCapture
 from engine.operations.contact import contact
 from engine.operations.context import Context, Progress
@@ -164,7 +166,7 @@ async def _first_pass(at: Attempt, record: model.Group) -> None:
     begin = _begin(at.handle, record, seed, seed, 1, at.ctx.clock.now(), "seed", None, plans)
     at.talk.sync = begin.sync
     resume = await at.talk.ask(begin, Resume)
-    ship = Ship(at.ctx, at.talk, at.tally, resume, at.progress, [volume.name for volume in at.handle.volumes])
+    ship = _ship(at, record, resume)
     try:
         if ship.is_fresh:
             for volume in volumes:
@@ -180,6 +182,14 @@ async def _first_pass(at: Attempt, record: model.Group) -> None:
         ship.close()
 
 
+def _ship(at: Attempt, record: model.Group, resume: Resume) -> Ship:
+    names, due_s = [volume.name for volume in at.handle.volumes], NEVER_S
+    lag = lag_s(record, at.ctx.clock.now())
+    if record.rpo_s is not None and lag is not None:
+        due_s = at.ctx.clock.monotonic() + record.rpo_s - lag
+    return Ship(at.ctx, at.talk, at.tally, resume, at.progress, names, due_s)
+
+
 async def _ship_capture(at: Attempt, record: model.Group, captured: GroupCapture) -> model.Point | None:
     """Ship what is frozen, seal it at the peer, adopt the point. Raises as `sync`."""
     for part in captured.parts:
@@ -193,7 +203,7 @@ async def _ship_capture(at: Attempt, record: model.Group, captured: GroupCapture
     begin = _begin(at.handle, record, captured.sync, captured.point, sequence, when, mode, builds_on, plans)
     at.talk.sync = begin.sync
     resume = await at.talk.ask(begin, Resume)
-    ship = Ship(at.ctx, at.talk, at.tally, resume, at.progress, [volume.name for volume in at.handle.volumes])
+    ship = _ship(at, record, resume)
     try:
         at.progress.begin("sending changes", sum(plan.blocks for plan in plans) * BLOCK)
         for index, (volume, part) in enumerate(zip(at.handle.volumes, captured.parts, strict=True)):

@@ -1,4 +1,4 @@
-"""The one row that says who this site is. It must never change once written."""
+"""The one row that says who this site is, and how fast it may send. Id and name must never change once written."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def find(conn: sqlite3.Connection) -> Site | None:
     """This site, or None in records that were never completed."""
     row = conn.execute("SELECT id, name FROM site").fetchone()
     return None if row is None else Site(SiteId(row["id"]), row["name"])
+
+
+def link_limit(conn: sqlite3.Connection) -> str:
+    """The calendar of limits as it was written; empty: none."""
+    return str(conn.execute("SELECT link_limit FROM site").fetchone()["link_limit"])
+
+
+def set_link_limit(conn: sqlite3.Connection, calendar: str) -> None:
+    """It has been parsed."""
+    conn.execute("UPDATE site SET link_limit = ?", (calendar,))
 
 
 def get(conn: sqlite3.Connection) -> Site:

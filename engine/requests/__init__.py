@@ -18,6 +18,7 @@ from engine.requests.asked import (
     GroupCreate,
     GroupRemove,
     GroupSet,
+    LinkSet,
     Pause,
     PeerAdd,
     PeerInvite,
@@ -50,6 +51,7 @@ from engine.requests.documents import (
     InitDoc,
     InvitationDoc,
     JobDoc,
+    LinkDoc,
     PeerDoc,
     PointDoc,
     ProgressDoc,
@@ -81,6 +83,8 @@ __all__ = [
     "InitDoc",
     "InvitationDoc",
     "JobDoc",
+    "LinkDoc",
+    "LinkSet",
     "Pause",
     "PeerAdd",
     "PeerDoc",
@@ -131,6 +135,7 @@ Request = (
     | GroupCreate
     | GroupSet
     | GroupRemove
+    | LinkSet
     | Sync
     | Pause
     | Resume
@@ -161,6 +166,7 @@ OUTCOMES: dict[str, type[Any]] = {
     GroupCreate.kind: GroupDoc,
     GroupSet.kind: GroupDoc,
     GroupRemove.kind: RemovedDoc,
+    LinkSet.kind: LinkDoc,
     Sync.kind: SyncDoc,
     Pause.kind: GroupDoc,
     Resume.kind: GroupDoc,

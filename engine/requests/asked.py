@@ -79,6 +79,14 @@ class GroupRemove:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkSet:
+    """How fast this site may send to its peers, by day and time (`decide/calendar.py`); empty: as fast as it can."""
+
+    kind: ClassVar[str] = "link_set"
+    limit: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sync:
     kind: ClassVar[str] = "sync"
     group: str

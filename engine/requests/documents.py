@@ -87,11 +87,24 @@ class GroupDoc:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkDoc:
+    """What this site may send to its peers, and does. `limit` as it was written, `reason` the entry of it that holds.
+
+    `limit_bytes_per_s` null: none now. `sent_bytes_per_s`: frames of syncs in the last five seconds."""
+
+    limit: str
+    limit_bytes_per_s: int | None
+    reason: str
+    sent_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StatusDoc:
     site: SiteDoc
     peers: tuple[PeerDoc, ...]
     groups: tuple[GroupDoc, ...]
     snapshots: tuple[SnapshotDoc, ...] = ()
+    link: LinkDoc | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from engine import model
 from engine.live.boot import open_group
 from engine.model import Group, GroupId, PointId, Role, SiteId, TrackingId, Volume, VolumeId, VolumeState
 from engine.operations import volumes as volume_operations
+from engine.operations.budget import Budget
 from engine.operations.context import Context, Paths
 from engine.operations.handles import GroupHandle, VolumeHandle
 from engine.pool import DiskPool
@@ -187,6 +188,7 @@ class Site:
             links=Links(),  # type: ignore[arg-type]
             presenter=self.exports,  # type: ignore[arg-type]
             report=self._report,
+            budget=Budget(parts["clock"]),
             **parts,
         )
         self.handle: GroupHandle

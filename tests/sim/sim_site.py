@@ -27,6 +27,7 @@ from engine.live.site import Site
 from engine.live.upkeep import upkeep
 from engine.model import SiteId
 from engine.operations import peers
+from engine.operations.budget import Budget
 from engine.operations.context import Context, Paths
 from engine.records import migrate
 from engine.records import site as site_records
@@ -134,6 +135,7 @@ class Daemon:
             links=self.links,
             presenter=Presenter({NBD: self.exports}),
             report=self.report,
+            budget=Budget(self.clock),
         )
         self.site = Site(ctx, None)  # type: ignore[arg-type]  # nobody asks it for events here
         router.serve(self.site)

@@ -109,6 +109,7 @@ def test_each_kind_of_request_arrives_whole_with_its_key(api: ApiThread, client:
         ask.SnapshotReset("g", "n"),
         ask.SnapshotDelete("g", "n"),
         ask.Promote("g", True),
+        ask.LinkSet("20M; mon-fri 08:00-18:00 5M"),
         ask.Pause("g"),
         ask.Resume("g"),
         ask.Demote("g", True),
