@@ -78,12 +78,15 @@ class Budget:
         self._forget()
         return sum(count for _, count in self._sent) / MEASURED_S
 
-    async def take(self, count: int, due_s: float) -> None:
-        """Return when a frame of `count` bytes may leave; `due_s`: monotonic, when the promise of its group ends."""
+    async def take(self, count: int, due_s: float, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Return when a frame of `count` bytes may leave; `due_s`: monotonic, when the promise of its group ends.
+
+        Also when `is_over`: its sync failed or was paused, and the frame will not leave.
+        """
         turn = Turn(due_s)
         self._waiting.append(turn)
         try:
-            while (limit := self.applied().limit) is not None:
+            while (limit := self.applied().limit) is not None and not is_over():
                 left = self._free_at_s - self._clock.monotonic()
                 if left <= 0 and self._first() is turn:
                     self._free_at_s = max(self._free_at_s, self._clock.monotonic() - SHORTEST_S) + count / limit
@@ -91,6 +94,8 @@ class Budget:
                 await self._sleep(min(LONGEST_S, max(SHORTEST_S, left)))
         finally:
             self._waiting.remove(turn)
+        if is_over():
+            return
         self._turns += 1
         self._sent.append((self._clock.monotonic(), count))
         self._forget()

@@ -58,7 +58,7 @@ class Ship:
 
         async def pace(count: int) -> None:
             await pacer.pace(count)
-            await ctx.budget.take(count, due_s)
+            await ctx.budget.take(count, due_s, lambda: self._shipper.has_failed)
 
         self._shipper = talk.shipper = Shipper(
             talk.link,

@@ -164,6 +164,11 @@ class Shipper:
         if self._flushed is not None and not self._flushed.done():
             self._flushed.set_exception(self._failure)
 
+    @property
+    def has_failed(self) -> bool:
+        """True once `fail` was told something: nothing more leaves."""
+        return self._failure is not None
+
     def _volume(self, index: int) -> OutgoingVolume:
         if index not in self._volumes:
             raise WireDamaged(reason=f"it speaks of volume {index}, of which nothing was sent")

@@ -40,3 +40,15 @@ def test_a_limit_is_kept_and_shown_and_outlives_the_daemon(tmp_path: Path) -> No
         until(lambda: pair.east.run("jobs", job)["finished_at"], "and nothing holds it any more", timeout_s=10)
         with pair.snapshot() as exports, NbdClient(exports[0]) as look:
             assert look.pread(16 * MIB, 0) == data[::-1]
+
+
+def test_a_pause_does_not_wait_for_a_frame_that_a_slow_line_holds(tmp_path: Path) -> None:
+    with Pair(tmp_path, size="16M") as pair:
+        pair.east.run("link", "--limit", "64K")
+        with NbdClient(pair.exports()[0]) as client:
+            client.pwrite(os.urandom(16 * MIB), 0)
+        job = pair.east.run("sync", pair.group, "--no-wait")["operation"]
+        until(lambda: (pair.east.run("jobs", job)["progress"] or {}).get("done_bytes"), "the first frame has left")
+        pair.east.run("pause", pair.group)
+        until(lambda: pair.east.run("jobs", job)["finished_at"], "the second waits a minute for its turn", timeout_s=10)
+        assert pair.east.run("jobs", job)["error"]["code"] == "group_paused"

@@ -103,6 +103,20 @@ async def test_who_is_cancelled_leaves_the_queue() -> None:
     assert hands.seconds == pytest.approx(1, abs=0.3)
 
 
+async def test_a_frame_whose_sync_is_over_waits_no_longer_and_costs_nothing() -> None:
+    hands, over = Hands(), False
+    budget = Budget(hands, "64K", hands.sleep)
+    await budget.take(M, NEVER_S)
+    waiting = asyncio.create_task(budget.take(M, NEVER_S, lambda: over))
+    await hands.sleep(1)
+    assert not waiting.done()
+    over = True
+    await hands.sleep(1)
+    assert waiting.done()
+    await budget.take(M, NEVER_S)
+    assert hands.seconds == pytest.approx(16, abs=0.5)
+
+
 async def test_a_calendar_that_cannot_be_read_changes_nothing() -> None:
     hands = Hands()
     budget = Budget(hands, "10M", hands.sleep)
