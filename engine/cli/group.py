@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
-from engine.cli import output, quantities, views
+from engine.cli import output, quantities, views, words
 from engine.cli.call import Call, common, group_argument, names_of, no_wait
 from engine.cli.waiting import carry_out
 from engine.requests import GroupCreate, GroupDoc, GroupRemove, GroupSet, RemovedDoc
@@ -89,20 +89,28 @@ def show(call: Call, group: str) -> None:
 @group_argument
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help=KEEP)
 @click.option("--retain", metavar="SCHEDULE", help=f"{RETAIN} Empty: by --keep alone.")
+@click.option(
+    "--rpo",
+    metavar="DURATION|none",
+    callback=quantities.typed(quantities.duration_or_none),
+    help="Sync by itself, so that no more than this is lost; none: only when asked. Said at the protected site.",
+)
 @no_wait
 @common
-def set_(call: Call, group: str, keep: int | None, retain: str | None, no_wait: bool) -> None:
-    """Change which recovery points stay at this site.
+def set_(call: Call, group: str, keep: int | None, retain: str | None, rpo: int | None, no_wait: bool) -> None:
+    """Change which recovery points stay at this site, or what RPO is promised.
 
-    Say it where the points are, at the recovery site; what may go is then dropped in the background. The newest point,
-    and a point that a snapshot holds, always stay.
+    Retention is said where the points are, at the recovery site; what may go is then dropped in the background. The
+    newest point, and a point that a snapshot holds, always stay.
     """
 
     def tell(doc: GroupDoc) -> None:
         beside = f", and {doc.retain}" if doc.retain else ""
         output.line(f"Group {doc.name} keeps the newest {doc.keep} points{beside}.")
+        if rpo is not None:
+            output.line(f"Its recovery point objective: {words.promise(doc)}.")
 
-    carry_out(call, GroupSet(group, keep, retain), tell, no_wait=no_wait)
+    carry_out(call, GroupSet(group, keep, retain, rpo), tell, no_wait=no_wait)
 
 
 @group.command("remove")

@@ -27,6 +27,11 @@ def duration(text: str) -> int:
     return _quantity(text, DURATION_UNITS, "a whole number of seconds, or one with s, m, h or d, such as 5m")
 
 
+def duration_or_none(text: str) -> int:
+    """As `duration`; 0 from "none"."""
+    return 0 if text == "none" else duration(text)
+
+
 def _quantity(text: str, units: dict[str, int], form: str) -> int:
     parts = re.fullmatch(r"([0-9]+)([A-Za-z]?)", text, re.ASCII)
     if parts is None or parts[2] not in units:

@@ -178,8 +178,12 @@ class Table:
     async def _group_set(self, request: GroupSet, _: str) -> GroupDoc:
         running = self._site.running(request.group)
         async with running.handle.lock:
-            await groups.set_retention(self._site.ctx, running.handle, request)
+            await groups.change(self._site.ctx, running.handle, request)
         running.retain()
+        self._site.news.set()
+        link = self._site.ctx.links.get(running.handle.peer)
+        if request.rpo_s is not None and link is not None:
+            self._site.linked(link)
         return await self._site.group(request.group)
 
     async def _group_remove(self, request: GroupRemove, _: str) -> RemovedDoc:

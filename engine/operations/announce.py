@@ -2,7 +2,7 @@
 
 For each volume the peer takes a store prepared there under the same name, at least as large as the volume, else
 it makes a sparse file in its `store_dir`. If the peer is away this happens at the next contact. Repeating it
-changes nothing.
+changes nothing; another RPO is taken over.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ async def make_offered(ctx: Context, link: PeerLink, offer: GroupOffer) -> model
     if found is not None:
         if found.id != offer.group:
             raise NameTaken(what="group", name=offer.name)
-        return found
+        return await ctx.database.transact(lambda conn: groups.promise(conn, found.id, offer.rpo_s))
     prepared = await ctx.database.transact(lambda conn: [volumes.find(conn, volume.name) for volume in offer.volumes])
     await _check_limit(
         ctx, sum(want.size_bytes for old, want in zip(prepared, offer.volumes, strict=True) if old is None)

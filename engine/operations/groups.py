@@ -22,6 +22,7 @@ from engine.records.columns import Connection
 from engine.requests import GroupCreate, GroupSet
 
 MOST_POINTS = 100_000
+WRITTEN_THERE = "this site is its recovery side; ask at the protected site"
 
 
 async def create(ctx: Context, request: GroupCreate, free: Mapping[str, VolumeHandle]) -> GroupHandle:
@@ -89,16 +90,24 @@ def check_retention(keep: int, retain: str) -> None:
         raise BadValue(what="schedule", value=repr(retain), reason=str(error)) from None
 
 
-async def set_retention(ctx: Context, handle: GroupHandle, request: GroupSet) -> None:
-    """Which points stay at this site, from now on. Raises BadValue, and changes nothing then."""
-    if request.keep is None and request.retain is None:
-        raise BadValue(what="change", value="nothing", reason="say what is to be another: --keep or --retain")
+async def change(ctx: Context, handle: GroupHandle, request: GroupSet) -> None:
+    """Which points stay at this site, and what RPO is promised; the peer hears of that at the next contact.
+
+    Raises BadValue, RefusedByState: an RPO is promised where hosts write. Then nothing is changed.
+    """
+    if request.keep is None and request.retain is None and request.rpo_s is None:
+        raise BadValue(what="change", value="nothing", reason="say what is to be another: --keep, --retain or --rpo")
     check_retention(1 if request.keep is None else request.keep, request.retain or "")
 
     def commit(conn: Connection) -> None:
         record = groups.by_id(conn, handle.id)
         if request.keep is not None and request.keep != record.keep:
-            groups.update(conn, replace(record, keep=request.keep), expects=record.version)
+            record = groups.update(conn, replace(record, keep=request.keep), expects=record.version)
+        if request.rpo_s is not None:
+            if record.role is Role.RECOVERY:
+                raise RefusedByState(operation="group set --rpo", group=record.name, reason=WRITTEN_THERE)
+            after = replace(record, rpo_s=request.rpo_s or None, announced=False)
+            groups.update(conn, after, expects=record.version)
         if request.retain is not None:
             retention.set_schedule(conn, handle.id, request.retain.strip())
 

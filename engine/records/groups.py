@@ -271,6 +271,14 @@ def pause(conn: sqlite3.Connection, group: GroupId, at: datetime | None) -> Grou
     return update(conn, transitions.paused(before, at), expects=before.version)
 
 
+def promise(conn: sqlite3.Connection, group: GroupId, rpo_s: int | None) -> Group:
+    """The peer, where hosts write, promises this RPO. Nothing changes where the group is not recovery."""
+    before = by_id(conn, group)
+    if before.role is not Role.RECOVERY or before.rpo_s == rpo_s:
+        return before
+    return update(conn, replace(before, rpo_s=rpo_s), expects=before.version)
+
+
 def begin_generation(conn: sqlite3.Connection, group: GroupId, generation: Generation) -> Group:
     """The first write after a promotion, before its data (durability.md 2.2, step 2). Raises Raced if none is due."""
     before = by_id(conn, group)

@@ -64,12 +64,13 @@ class GroupCreate:
 
 @dataclass(frozen=True, slots=True)
 class GroupSet:
-    """What of the group's retention is to be another from now on; None: as it is. `retain` empty: no schedule."""
+    """What of the group is to be another from now on; None: as it is. `retain` empty: no schedule; `rpo_s` 0: none."""
 
     kind: ClassVar[str] = "group_set"
     group: str
     keep: int | None = None
     retain: str | None = None
+    rpo_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

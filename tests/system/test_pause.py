@@ -77,5 +77,17 @@ def test_a_side_that_gives_way_forgets_its_pause(tmp_path: Path) -> None:
         pair.west.run("sync", pair.group)
 
 
+def test_an_rpo_that_is_set_later_is_promised_at_both_sites_and_taken_back(tmp_path: Path) -> None:
+    with Pair(tmp_path, size="1M") as pair:
+        pair.east.run("group", "set", pair.group, "--rpo", "2s")
+        until(lambda: pair.west.group(pair.group)["rpo_kept"], "it is kept, without a sync that was asked for", 20)
+        assert pair.west.group(pair.group)["rpo_s"] == 2
+        assert pair.west.fails("group", "set", pair.group, "--rpo", "9s", status=4)["code"] == "refused_by_state"
+        assert pair.east.run("group", "set", pair.group, "--rpo", "none")["rpo_s"] is None
+        until(lambda: pair.west.group(pair.group)["rpo_s"] is None, "the other side knows", timeout_s=20)
+        assert pair.west.group(pair.group)["rpo_kept"] is None
+        assert pair.east.fails("group", "set", pair.group, status=2)["code"] == "bad_value"
+
+
 def _job(pair: Pair, id: str) -> dict[str, object]:
     return dict(pair.east.run("jobs", id))

@@ -182,7 +182,7 @@ class MemorySite:
                 return self.volume_docs[name]
             case ask.GroupCreate():
                 return self._make_group(request)
-            case ask.GroupSet(group, keep, retain):
+            case ask.GroupSet(group, keep, retain, _):
                 was = self.group_docs[group]
                 self.group_docs[group] = dataclasses.replace(was, keep=keep or was.keep, retain=retain or "")
                 return self.group_docs[group]

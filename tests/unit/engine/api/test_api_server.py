@@ -101,7 +101,7 @@ def test_each_kind_of_request_arrives_whole_with_its_key(api: ApiThread, client:
         ask.VolumeRemove("v"),
         ask.VolumeReopen("v"),
         ask.GroupCreate("g", ("v", "w"), "p", 60, 3, "daily:7d"),
-        ask.GroupSet("g", 5, "all:1h"),
+        ask.GroupSet("g", 5, "all:1h", 30),
         ask.GroupRemove("g"),
         ask.Sync("g"),
         ask.Verify("g", True, True),
