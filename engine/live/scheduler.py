@@ -124,9 +124,9 @@ class Scheduler:
         turns = watched.promise.look(self._site.ctx.clock.now(), promised, fresh_as_of(record))
         if not turns:
             return
-        await self._site.ctx.database.transact(partial(promises.add, group=record.id, turns=turns))
-        for turn in turns:
+        for turn in turns:  # before they are recorded: a full disk must not swallow an alert
             self._tell(running, record, watched, turn)
+        await self._site.ctx.database.transact(partial(promises.add, group=record.id, turns=turns))
 
     def _tell(self, running: RunningGroup, record: model.Group, watched: Watched, turn: Turn) -> None:
         if turn.kept is None:

@@ -14,10 +14,17 @@ from engine.records.columns import from_us, to_us
 
 
 def add(conn: sqlite3.Connection, group: GroupId, turns: Sequence[Turn]) -> None:
-    """Turns behind those that are recorded, ascending. The one that held a day before the last of them stays."""
+    """Turns behind those that are recorded, ascending. The one that held a day before the last of them stays.
+
+    Of a group that was removed meanwhile: nothing.
+    """
     for turn in turns:
         kept = None if turn.kept is None else int(turn.kept)
-        conn.execute("INSERT INTO promise (group_id, at_us, kept) VALUES (?, ?, ?)", (group, to_us(turn.at), kept))
+        conn.execute(
+            "INSERT INTO promise (group_id, at_us, kept)"
+            ' SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM "group" WHERE id = ?1)',
+            (group, to_us(turn.at), kept),
+        )
     if turns:
         begin = to_us(turns[-1].at - DAY)
         conn.execute(

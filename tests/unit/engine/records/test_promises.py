@@ -29,3 +29,9 @@ def test_they_go_with_their_group(records: Records) -> None:
     records(promises.add, GROUP, [Turn(NOON, True)])
     records(groups.delete, GROUP)
     assert records(promises.of_group, GROUP) == ()
+
+
+def test_a_group_that_went_meanwhile_leaves_nothing_and_ends_nothing(records: Records) -> None:
+    promises_before = records(promises.of_group, GROUP)
+    records(promises.add, GROUP, [Turn(NOON, True)])
+    assert records(promises.of_group, GROUP) == promises_before == ()
